@@ -1,0 +1,1 @@
+"""Models, lifecycle, use-cases and queue access of TaskFlow; no HTTP, CLI or cluster."""

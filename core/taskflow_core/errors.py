@@ -1,0 +1,138 @@
+"""What can go wrong on purpose, one tree.
+
+TaskFlowError
+├── Unauthenticated          who is asking is unknown
+│   └── InvalidToken         a token is malformed, expired, revoked or of the wrong kind
+├── Forbidden                known, but not allowed
+├── NotFound                 absent, or another owner's
+├── Conflict                 the state of things does not allow it
+│   ├── IllegalTransition    a task cannot reach that status from where it is
+│   ├── DuplicateTask        an unfinished task holds the same deduplication key
+│   ├── AlreadyRegistered    the email address has an account
+│   └── IdempotencyConflict  the same Idempotency-Key is in flight
+├── Invalid                  the request cannot be understood, each field named
+│   └── IdempotencyMismatch  the Idempotency-Key was used with another request
+├── TooLarge                 a payload or body is over its bound
+├── TooMany                  a quota or a rate is exhausted
+└── Unavailable              a dependency is away; come back later
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+
+class FieldProblem(NamedTuple):
+    """One field that is wrong: where it is (dotted path) and what would be right."""
+
+    field: str
+    message: str
+
+
+class TaskFlowError(Exception):
+    """Root of every expected failure; `code` is the stable name that clients switch on."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Unauthenticated(TaskFlowError):
+    """The caller did not prove who they are."""
+
+    code = "unauthenticated"
+
+
+class InvalidToken(Unauthenticated):
+    """A token is malformed, expired, revoked or of the wrong kind."""
+
+    code = "invalid_token"
+
+
+class Forbidden(TaskFlowError):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"
+
+
+class NotFound(TaskFlowError):
+    """The thing does not exist, or belongs to someone else."""
+
+    code = "not_found"
+
+
+class Conflict(TaskFlowError):
+    """The state of things does not allow the request."""
+
+    code = "conflict"
+
+
+class IllegalTransition(Conflict):
+    """A task was asked to move to a status it cannot reach from where it is."""
+
+    code = "illegal_transition"
+
+
+class DuplicateTask(Conflict):
+    """An unfinished task of this owner and type holds the same deduplication key."""
+
+    code = "duplicate_task"
+
+    def __init__(self, message: str, *, task_id: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class AlreadyRegistered(Conflict):
+    """The email address already has an account."""
+
+    code = "already_registered"
+
+
+class IdempotencyConflict(Conflict):
+    """A request with the same Idempotency-Key is still being answered."""
+
+    code = "idempotency_conflict"
+
+
+class Invalid(TaskFlowError):
+    """The request is well-formed JSON but its content is wrong; each field is named."""
+
+    code = "invalid"
+
+    def __init__(self, message: str, fields: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(message)
+        self.fields = tuple(fields)
+
+
+class IdempotencyMismatch(Invalid):
+    """The Idempotency-Key was used before with another request."""
+
+    code = "idempotency_mismatch"
+
+
+class TooLarge(TaskFlowError):
+    """A payload or body is over its bound."""
+
+    code = "too_large"
+
+
+class TooMany(TaskFlowError):
+    """A quota or a rate is exhausted; `retry_after_s` says when to come back."""
+
+    code = "too_many"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Unavailable(TaskFlowError):
+    """A dependency is away; nothing was changed."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

@@ -1,0 +1,1 @@
+"""The worker engine, the scheduler and the task types of the box."""
