@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "TASKFLOW_"
@@ -60,7 +61,7 @@ LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
 class Settings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", secrets_dir=None)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
     database_url: DatabaseUrl
     redis_url: RedisUrl
@@ -120,7 +121,7 @@ def load(kind: type[S]) -> S:
         BadSettings: with a sentence for each variable that is missing or wrong.
     """
     try:
-        return kind(_secrets_dir=_secrets_dir())  # pyright: ignore
+        return kind(_secrets_dir=_secrets_dir())
     except ValidationError as error:
         raise BadSettings([_sentence(problem) for problem in error.errors()]) from None
 
@@ -130,8 +131,7 @@ def _secrets_dir() -> str | None:
     return str(path) if path.is_dir() else None
 
 
-def _sentence(problem: object) -> str:
-    assert isinstance(problem, dict)
+def _sentence(problem: ErrorDetails) -> str:
     name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
     if problem["type"] == "missing":
         return f"{name} is missing: set it in the environment."

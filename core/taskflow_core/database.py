@@ -1,0 +1,64 @@
+"""The connection pool to PostgreSQL, and what its errors mean."""
+
+from typing import Any
+
+import orjson
+from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from taskflow_core.settings import Settings
+
+Sessions = async_sessionmaker[AsyncSession]
+
+
+def dumps(value: Any) -> str:
+    """Return compact JSON; dates, UUIDs and enums included."""
+    return orjson.dumps(value).decode()
+
+
+def create_engine(settings: Settings, *, service: str) -> AsyncEngine:
+    """Return an engine whose waits are all bounded: connect, checkout, each statement, idle transactions."""
+    return create_async_engine(
+        settings.database_url.get_secret_value(),
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.database_timeout_s,
+        pool_pre_ping=False,
+        json_serializer=dumps,
+        json_deserializer=orjson.loads,
+        connect_args=connect_args(settings, service=service),
+    )
+
+
+def connect_args(settings: Settings, *, service: str) -> dict[str, Any]:
+    """Return psycopg's arguments for one connection."""
+    timeout_ms = int(settings.database_timeout_s * 1000)
+    return {
+        "application_name": f"taskflow-{service}",
+        "connect_timeout": max(2, int(settings.database_timeout_s)),
+        "options": f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms * 6}",
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+    }
+
+
+def plain_url(url: SecretStr) -> str:
+    """Return the URL as libpq reads it, without SQLAlchemy's driver name."""
+    return url.get_secret_value().replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def create_sessions(engine: AsyncEngine) -> Sessions:
+    """Return a factory of sessions whose objects stay readable after a commit."""
+    return async_sessionmaker(engine, expire_on_commit=False)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether the error says that PostgreSQL is away or overloaded, rather than that the statement is wrong."""
+    if isinstance(error, PoolTimeout | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, OperationalError | InterfaceError)
