@@ -3,6 +3,7 @@
 Every process reads only what it needs: a worker never sees the signing key of tokens.
 """
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -137,3 +138,13 @@ def _sentence(problem: ErrorDetails) -> str:
         return f"{name} is missing: set it in the environment."
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{name} is wrong: {message[0].lower()}{message[1:]}."
+
+
+def load_or_exit(kind: type[S]) -> S:
+    """Read settings of that kind, or print what is wrong to standard error and leave with status 2."""
+    try:
+        return load(kind)
+    except BadSettings as error:
+        sys.stderr.write("taskflow: the environment is not complete:\n")
+        sys.stderr.writelines(f"  {problem}\n" for problem in error.problems)
+        raise SystemExit(2) from None

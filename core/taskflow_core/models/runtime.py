@@ -105,6 +105,4 @@ class PlatformState(SQLModel, table=True):
 
     key: str = Field(primary_key=True, sa_type=Text)
     value: str = Field(sa_type=Text)
-    updated_at: datetime = Field(
-        sa_type=TimestampTz, nullable=False, sa_column_kwargs={"server_default": text("now()")}
-    )
+    updated_at: datetime = now_field()
