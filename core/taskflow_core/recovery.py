@@ -51,6 +51,7 @@ WITH RECURSIVE q(name) AS (
 ) SELECT name FROM q WHERE name IS NOT NULL
 """
 
+# LEAST passes over NULL, the watermark of an empty list.
 LOST: LiteralString = """
 UPDATE tasks SET enqueued_at = clock_timestamp() WHERE id IN (
   SELECT id FROM tasks WHERE queue = %(queue)s AND finished_at IS NULL AND enqueued_at IS NOT NULL
@@ -131,7 +132,7 @@ async def mark_lost(
     Lists are first in, first out: what was enqueued before the list's head (None: the list is empty) and still waits
     is no longer in it.
     """
-    parameters = {"queue": queue, "watermark": head or datetime.max, "grace": grace, "batch": BATCH}
+    parameters = {"queue": queue, "watermark": head, "grace": grace, "batch": BATCH}
     return await _enqueued(connection, LOST, parameters)
 
 
@@ -155,3 +156,12 @@ async def _enqueued(
     async with connection.cursor(row_factory=class_row(EnqueuedTask)) as cursor:
         await cursor.execute(statement, parameters)
         return await cursor.fetchall()
+
+
+async def epoch(connection: AsyncConnection[Any]) -> str:
+    """Return the mark that Redis must hold, made once for this database: where it is missing, Redis lost its data."""
+    await connection.execute(
+        "INSERT INTO platform_state (key, value) VALUES ('redis_epoch', gen_random_uuid()::text) ON CONFLICT DO NOTHING"
+    )
+    row = await (await connection.execute("SELECT value FROM platform_state WHERE key = 'redis_epoch'")).fetchone()
+    return str(row[0]) if row else ""
