@@ -135,8 +135,8 @@ class Scheduler:
         return False
 
     async def _was_emptied(self, connection: Connection) -> bool:
-        raw = await self._queue.redis.get(EPOCH_KEY)
-        return raw is None or raw.decode() != await recovery.epoch(connection)
+        expected = await recovery.epoch(connection)
+        return await self._queue.redis.get(EPOCH_KEY) not in {expected, expected.encode()}
 
     async def _deliver(self, event: str, marked: list[EnqueuedTask], **fields: Any) -> bool:
         if marked:
