@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "TASKFLOW_"
 SECRETS_DIR = "/run/secrets/taskflow"
@@ -178,10 +178,9 @@ def _read(kind: type[BaseSettings]) -> BaseSettings:
         return kind(_secrets_dir=folder)
     except ValidationError as error:
         raise BadSettings([_sentence(problem) for problem in error.errors()]) from None
-    except UnicodeDecodeError:
-        raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: a file in {folder} is not UTF-8 text."]) from None
-    except OSError as error:
-        raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: {error.filename}: {error.strerror}."]) from None
+    except SettingsError as error:
+        cause = type(error.__cause__).__name__  # its text may quote the file
+        raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: in {folder}, {error}: {cause}."]) from None
 
 
 def _secrets_dir() -> str | None:
@@ -203,9 +202,8 @@ def _sentence(problem: ErrorDetails) -> str:
 def load_or_exit(kind: type[S]) -> S:
     """Read settings of that kind, or print what is wrong to standard error and leave with status 2."""
     try:
-        settings: S = load(kind)
+        return load(kind)
     except BadSettings as error:
         sys.stderr.write("taskflow: the environment is not complete:\n")
         sys.stderr.writelines(f"  {problem}\n" for problem in error.problems)
         raise SystemExit(2) from None
-    return settings
