@@ -28,7 +28,7 @@ demo: setup ## Start a platform, run one task of each type, show the results, st
 	$(BIN)/taskflow demo --embedded
 
 test: setup ## Run every test that needs no cluster and no Docker
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 lint: setup ## Check style, formatting and the directions of imports
 	$(BIN)/ruff check .
