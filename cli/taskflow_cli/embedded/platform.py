@@ -109,7 +109,7 @@ class Platform:
         home = await asyncio.to_thread(postgres.home_for, self.folder)
         programs = await asyncio.to_thread(postgres.find, home)
         data = postgres.data_folder(programs, home)
-        site, postgres_port, redis_port = _site(self.options, self.folder, api_port, has_data=data.is_dir())
+        site, postgres_port, redis_port = _site(self.options, self.folder, api_port, data)
         settings = Settings(database_url=SecretStr(site.database_url), redis_url=SecretStr(site.redis_url))
         maintenance = postgres.url(_database_password(self.folder), postgres_port, "postgres")
         await asyncio.to_thread(_prepare_postgres, programs, data, _database_password(self.folder))
@@ -214,12 +214,12 @@ def _api_port(options: PlatformOptions) -> int:
     )
 
 
-def _site(options: PlatformOptions, folder: Path, api_port: int, *, has_data: bool) -> tuple[Site, int, int]:
+def _site(options: PlatformOptions, folder: Path, api_port: int, data: Path) -> tuple[Site, int, int]:
     """Return where this run's parts are, and the ports of PostgreSQL and Valkey."""
-    if has_data and not (folder / "secrets" / "database").exists():
+    if data.is_dir() and not (folder / "secrets" / "database").exists():
         raise CannotStart(
-            f"{folder} holds a database, but its password {folder / 'secrets' / 'database'} is gone: "
-            "restore that file, or remove the folder to start anew.",
+            f"{data} holds a database, but its password {folder / 'secrets' / 'database'} is gone: "
+            f"restore that file, or remove {data} to start anew.",
             status=2,
         )
     postgres_port, redis_port = free_port(), free_port()
