@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from taskflow_core import leases
 from taskflow_core.leases import Finished
-from taskflow_core.lifecycle import Ending, TaskStatus, error_document, failed, retried_or_failed
+from taskflow_core.lifecycle import Ending, Outcome, TaskStatus, error_document, failed, retried_or_failed
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
 from taskflow_core.settings import WorkerSettings
@@ -144,7 +144,9 @@ class Writer:
                 "attempt": item.task.attempt,
                 "outcome": item.ending.outcome.value,
             }
-            if item.task.id in ended:
+            if item.task.id in ended and item.ending.outcome is Outcome.COMPLETED:
+                log.debug("attempt.finished", **fields)
+            elif item.task.id in ended:
                 log.info("attempt.finished", **fields)
             else:
                 log.warning("attempt.discarded" if certain else "attempt.unconfirmed", **fields)

@@ -155,9 +155,7 @@ class Run:
         try:
             payload = self.type.payload.model_validate_json(self.claimed.payload)
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
-            return failed("invalid_payload", f"payload.{where}: {first['msg']}")
+            return failed("invalid_payload", first_problem(error, "payload"))
         try:
             if self.type.is_async:
                 returned = await self.type.handler(self, payload)
@@ -186,16 +184,14 @@ class Run:
         try:
             model = returned if isinstance(returned, self.type.result) else self.type.result.model_validate(returned)
             text = model.model_dump_json()
+        except ValidationError as error:
+            return failed("invalid_result", first_problem(error, "result"))
         except ValueError as error:
-            return failed(
-                "invalid_result",
-                f"the handler returned something else than {self.type.result.__name__}: {clean(str(error))}",
-            )
-        if len(text.encode()) > MAX_RESULT_BYTES:
-            return failed(
-                "result_too_large", f"the result has {len(text.encode())} bytes, more than {MAX_RESULT_BYTES}"
-            )
-        if "\\u0000" in text:
+            return failed("invalid_result", f"the result cannot be written as JSON: {clean(str(error))}")
+        size = len(text.encode())
+        if size > MAX_RESULT_BYTES:
+            return failed("result_too_large", f"the result has {size} bytes, more than {MAX_RESULT_BYTES}")
+        if ESCAPED_NUL.search(text):
             return failed("invalid_result", "the result holds U+0000, which PostgreSQL cannot store")
         return completed(text)
 
@@ -241,11 +237,15 @@ class Run:
 
     def _keep_line(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if len(self.logs) < MAX_LOG_LINES:
-            fields = {
-                key: clean(str(value)) for key, value in event.items() if key not in {"event", "task_id", "attempt"}
-            }
+            fields = {key: clean(str(value)) for key, value in event.items() if key not in OWN_FIELDS}
             self.logs.append(LogLine(method, clean(str(event.get("event", "")))[:MAX_LOG_CHARS], fields))
         return event
+
+
+def first_problem(error: ValidationError, root: str) -> str:
+    """Return the first wrong field, as a path from `root`, and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join([root, *(str(part) for part in first['loc'])])}: {clean(first['msg'])}"
 
 
 def clean(text: str) -> str:
