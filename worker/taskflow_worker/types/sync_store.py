@@ -72,7 +72,7 @@ async def digests(session: AsyncSession, keys: Sequence[str], *, owner_id: UUID,
             col(SyncedRecord.key).in_(keys),
         )
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 async def known_validators(session: AsyncSession, *, owner_id: UUID, collection: str, url: str) -> Validators:
