@@ -16,6 +16,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from taskflow_core.addresses import AllowList
+
 PREFIX = "TASKFLOW_"
 SECRETS_DIR = "/run/secrets/taskflow"
 MIN_SECRET_BYTES = 32
@@ -95,6 +97,11 @@ def _queue_names(value: str) -> str:
     return value
 
 
+def _allow_list(text: str) -> str:
+    AllowList.parse(text)
+    return text
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
@@ -151,7 +158,7 @@ class WorkerSettings(Settings):
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
     smtp_url: SecretStr | None = None
     mail_from: str = "taskflow@localhost"
-    fetch_allow_hosts: str = ""
+    fetch_allow_hosts: Annotated[str, AfterValidator(_allow_list)] = ""
 
 
 class SchedulerSettings(Settings):
