@@ -143,8 +143,9 @@ def _sentence(problem: ErrorDetails) -> str:
 def load_or_exit(kind: type[S]) -> S:
     """Read settings of that kind, or print what is wrong to standard error and leave with status 2."""
     try:
-        return load(kind)
+        settings: S = load(kind)
     except BadSettings as error:
         sys.stderr.write("taskflow: the environment is not complete:\n")
         sys.stderr.writelines(f"  {problem}\n" for problem in error.problems)
         raise SystemExit(2) from None
+    return settings

@@ -6,11 +6,20 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlmodel import col
 
 from taskflow_core.actors import Actor
-from taskflow_core.lifecycle import TaskStatus
-from taskflow_core.models.tasks import Task
+from taskflow_core.database import dumps
+from taskflow_core.errors import DuplicateTask, IllegalTransition, NotFound, TooMany
+from taskflow_core.identifiers import new_id, time_of
+from taskflow_core.lifecycle import TaskStatus, advance
+from taskflow_core.models.tasks import Task, TaskAttempt
+
+COUNT_LIMIT = 10_000
+DEDUP_INDEX = "tasks_dedup"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,25 @@ class Page(NamedTuple):
     next_after: UUID | None
 
 
+CREATE = text("""
+WITH task AS (
+  INSERT INTO tasks (id, owner_id, type, title, queue, priority, payload, tags, max_attempts, timeout_s, dedup_key,
+    traceparent, created_at, run_at, enqueued_at)
+  VALUES (:id, :owner_id, :type, :title, :queue, :priority, CAST(:payload AS jsonb), CAST(:tags AS text[]),
+    :max_attempts, :timeout_s, :dedup_key, :traceparent, :created_at, COALESCE(:run_at, clock_timestamp()),
+    CASE WHEN COALESCE(:run_at, clock_timestamp()) <= clock_timestamp() THEN clock_timestamp() END)
+  RETURNING *
+), event AS (
+  INSERT INTO task_events (task_id, owner_id, kind, attempt) SELECT id, owner_id, 'task.created', 0 FROM task
+)
+SELECT * FROM task
+""")
+
+CHANGE_EVENT = text("""
+INSERT INTO task_events (task_id, owner_id, kind, attempt) VALUES (:task_id, :owner_id, :kind, :attempt)
+""")
+
+
 async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pending: int) -> Task:
     """Insert a task as PENDING. After the commit the caller hands it to `queue.deliver`.
 
@@ -57,30 +85,80 @@ async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pendi
         DuplicateTask: an unfinished task of this owner and type holds the same dedup_key.
         TooMany: the owner has `max_pending` unfinished tasks.
     """
-    raise NotImplementedError
+    if await _open_tasks(session, actor.user_id, limit=max_pending) >= max_pending:
+        raise TooMany(f"you have {max_pending} unfinished tasks; wait until some have finished", retry_after_s=5)
+    identifier = new_id()
+    parameters = {
+        "id": identifier,
+        "owner_id": actor.user_id,
+        "type": new.type,
+        "title": new.title,
+        "queue": new.queue,
+        "priority": new.priority,
+        "payload": dumps(new.payload),
+        "tags": list(new.tags),
+        "max_attempts": new.max_attempts,
+        "timeout_s": new.timeout_s,
+        "dedup_key": new.dedup_key,
+        "traceparent": new.traceparent,
+        "created_at": time_of(identifier),
+        "run_at": new.run_at,
+    }
+    try:
+        task: Task = (await session.execute(select(Task).from_statement(CREATE), parameters)).scalar_one()
+    except IntegrityError as error:
+        if DEDUP_INDEX not in str(error.orig):
+            raise
+        await session.rollback()
+        raise await _duplicate(session, actor.user_id, new.type, new.dedup_key) from None
+    return task
 
 
-async def get(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
-    """Return one task.
+async def get(session: AsyncSession, task_id: UUID, *, actor: Actor, lock: bool = False) -> Task:
+    """Return one task; with `lock`, nobody else changes it until the transaction ends.
 
     Raises:
         NotFound: no such task, or another owner's.
     """
-    raise NotImplementedError
+    statement = select(Task).where(col(Task.id) == task_id, *_reach(actor))
+    if lock:
+        statement = statement.with_for_update()
+    task = (await session.execute(statement)).scalar_one_or_none()
+    if task is None:
+        raise NotFound(f"there is no task {task_id}")
+    return task
+
+
+async def attempts(session: AsyncSession, task_id: UUID, *, actor: Actor) -> list[TaskAttempt]:
+    """Return the attempts of a task that have ended, oldest first.
+
+    Raises:
+        NotFound: no such task, or another owner's.
+    """
+    await get(session, task_id, actor=actor)
+    rows = select(TaskAttempt).where(col(TaskAttempt.task_id) == task_id).order_by(col(TaskAttempt.fence))
+    return list((await session.execute(rows)).scalars())
 
 
 async def list_after(
     session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, after: UUID | None
 ) -> Page:
     """Return a page of tasks that come after the given id (newest first)."""
-    raise NotImplementedError
+    statement = select(Task).where(*_reach(actor), *_matches(filters, actor)).order_by(col(Task.id).desc())
+    if after is not None:
+        statement = statement.where(col(Task.id) < after)
+    found = list((await session.execute(statement.limit(limit + 1))).scalars())
+    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 async def list_numbered(
     session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, page: int
 ) -> tuple[list[Task], int]:
     """Return page number `page` (from 1) and the total, counted up to 10,000."""
-    raise NotImplementedError
+    chosen = select(Task).where(*_reach(actor), *_matches(filters, actor))
+    rows = chosen.order_by(col(Task.id).desc()).offset((page - 1) * limit).limit(limit)
+    counted = select(func.count()).select_from(chosen.with_only_columns(col(Task.id)).limit(COUNT_LIMIT).subquery())
+    return list((await session.execute(rows)).scalars()), (await session.execute(counted)).scalar_one()
 
 
 async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
@@ -90,7 +168,18 @@ async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
         NotFound: no such task, or another owner's.
         IllegalTransition: the task has finished.
     """
-    raise NotImplementedError
+    task = await get(session, task_id, actor=actor, lock=True)
+    advance(TaskStatus(task.status), TaskStatus.CANCELED)
+    if task.status == TaskStatus.RUNNING:
+        await _change(session, task, "task.cancel_requested", "cancel_requested_at = clock_timestamp()")
+    else:
+        await _change(
+            session,
+            task,
+            "task.canceled",
+            "status = 'CANCELED', cancel_requested_at = clock_timestamp(), finished_at = clock_timestamp()",
+        )
+    return task
 
 
 async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
@@ -101,4 +190,78 @@ async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
         IllegalTransition: the task is not FAILED.
         DuplicateTask: another unfinished task took its dedup_key meanwhile.
     """
-    raise NotImplementedError
+    task = await get(session, task_id, actor=actor, lock=True)
+    if task.status != TaskStatus.FAILED:
+        raise IllegalTransition(f"only a FAILED task can be retried; this one is {task.status}")
+    owner_id, type_, dedup_key = task.owner_id, task.type, task.dedup_key
+    try:
+        await _change(
+            session,
+            task,
+            "task.retried_by_hand",
+            "status = 'PENDING', attempt = 0, fence = fence + 1, worker_id = NULL, result = NULL, error = NULL, "
+            "progress = NULL, cancel_requested_at = NULL, finished_at = NULL, run_at = clock_timestamp(), "
+            "enqueued_at = clock_timestamp()",
+        )
+    except IntegrityError as error:
+        if DEDUP_INDEX not in str(error.orig):
+            raise
+        await session.rollback()
+        raise await _duplicate(session, owner_id, type_, dedup_key) from None
+    return task
+
+
+async def _change(session: AsyncSession, task: Task, kind: str, assignments: str) -> None:
+    """Update a locked task, write the event, and read the row again."""
+    statement = f"UPDATE tasks SET {assignments}, row_version = row_version + 1, updated_at = now() WHERE id = :id"  # noqa: S608 - constants only
+    await session.execute(text(statement), {"id": task.id})
+    event = {"task_id": task.id, "owner_id": task.owner_id, "kind": kind, "attempt": task.attempt}
+    await session.execute(CHANGE_EVENT, event)
+    await session.refresh(task)
+
+
+async def _open_tasks(session: AsyncSession, owner_id: UUID, *, limit: int) -> int:
+    mine = select(col(Task.id)).where(col(Task.owner_id) == owner_id, col(Task.finished_at).is_(None)).limit(limit)
+    return (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar_one()
+
+
+async def _duplicate(session: AsyncSession, owner_id: UUID, type_: str, dedup_key: str | None) -> DuplicateTask:
+    holder = select(col(Task.id)).where(
+        col(Task.owner_id) == owner_id,
+        col(Task.type) == type_,
+        col(Task.dedup_key) == dedup_key,
+        col(Task.finished_at).is_(None),
+    )
+    found = (await session.execute(holder)).scalar_one_or_none()
+    known = f"task {found} holds" if found else "another task held"
+    return DuplicateTask(f"{known} the dedup_key {dedup_key!r} and has not finished", task_id=str(found or ""))
+
+
+def _reach(actor: Actor) -> list[ColumnElement[bool]]:
+    return [] if actor.sees_all else [col(Task.owner_id) == actor.user_id]
+
+
+def _matches(filters: TaskFilter, actor: Actor) -> list[ColumnElement[bool]]:
+    """Return the conditions of a filter, written so that the partial indexes on open and unsuccessful rows serve."""
+    owner_id = filters.owner_id if actor.sees_all else None
+    wanted = (
+        (filters.type, lambda value: col(Task.type) == value),
+        (filters.queue, lambda value: col(Task.queue) == value),
+        (filters.tag, lambda value: col(Task.tags).contains([value])),
+        (filters.created_from, lambda value: col(Task.created_at) >= value),
+        (filters.created_to, lambda value: col(Task.created_at) < value),
+        (owner_id, lambda value: col(Task.owner_id) == value),
+    )
+    return _has_status(filters.status) + [condition(value) for value, condition in wanted if value is not None]
+
+
+def _has_status(status: TaskStatus | None) -> list[ColumnElement[bool]]:
+    match status:
+        case None:
+            return []
+        case TaskStatus.FAILED | TaskStatus.CANCELED:
+            return [col(Task.unsuccessful) == status]
+        case TaskStatus.COMPLETED:
+            return [col(Task.status) == status]
+        case _:
+            return [col(Task.status) == status, col(Task.finished_at).is_(None)]

@@ -1,0 +1,252 @@
+"""The right to run an attempt: claim, renew, report, finish and expire, each one fenced statement for many tasks.
+
+Every statement compares id, fence, worker_id and status. The attempt's row, the event and the log lines are written
+by the statement that changes the task, so they cannot disagree. Only the database's clock counts. A row that does not
+come back means the lease is lost: the caller drops what it has.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, LiteralString, NamedTuple
+from uuid import UUID
+
+from psycopg import AsyncConnection, Connection
+from psycopg.rows import class_row, tuple_row
+
+from taskflow_core.database import dumps
+from taskflow_core.lifecycle import Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A task that this worker may run until its lease ends. `payload` is JSON text."""
+
+    id: UUID
+    owner_id: UUID
+    type: str
+    queue: str
+    payload: str
+    attempt: int
+    max_attempts: int
+    fence: int
+    timeout_s: int
+    enqueued_at: datetime
+    claimed_at: datetime
+    traceparent: str | None
+
+
+@dataclass(slots=True)
+class LogLine:
+    """A line that a handler logged."""
+
+    level: str
+    message: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+class Finished(NamedTuple):
+    """How one attempt ended, ready to be written."""
+
+    task: Claimed
+    ending: Ending
+    logs: Sequence[LogLine] = ()
+
+
+class Held(NamedTuple):
+    """What the database says of a task that a worker holds."""
+
+    id: UUID
+    cancel_requested: bool
+
+
+CLAIM: LiteralString = """
+WITH holder AS (
+  UPDATE workers SET held = %(held)s::uuid[], heartbeat_at = clock_timestamp() WHERE id = %(worker)s RETURNING id
+), claimed AS (
+  UPDATE tasks t SET status = 'RUNNING', attempt = t.attempt + 1, fence = t.fence + 1, worker_id = holder.id,
+    lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s),
+    claimed_at = clock_timestamp(), started_at = COALESCE(t.started_at, clock_timestamp()),
+    enqueued_at = COALESCE(t.enqueued_at, clock_timestamp()),
+    progress = NULL, row_version = t.row_version + 1, updated_at = clock_timestamp()
+  FROM unnest(%(ids)s::uuid[]) AS d(id), holder
+  WHERE t.id = d.id AND t.status = 'PENDING' AND t.run_at <= clock_timestamp()
+    AND t.cancel_requested_at IS NULL AND t.attempt < t.max_attempts
+  RETURNING t.id, t.owner_id, t.type, t.queue, t.payload::text AS payload, t.attempt, t.max_attempts, t.fence,
+    t.timeout_s, t.enqueued_at, t.claimed_at, t.traceparent
+), event AS (
+  INSERT INTO task_events (task_id, owner_id, kind, attempt)
+  SELECT id, owner_id, 'task.started', attempt FROM claimed
+)
+SELECT * FROM claimed
+"""
+
+# Without Redis: the oldest due tasks of each queue, in the order of the queues.
+DUE: LiteralString = """
+SELECT t.id FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS q(name, place)
+CROSS JOIN LATERAL (
+  SELECT id FROM tasks WHERE queue = q.name AND finished_at IS NULL AND enqueued_at IS NOT NULL
+    AND status = 'PENDING' AND run_at <= clock_timestamp() AND cancel_requested_at IS NULL
+    ORDER BY enqueued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) t ORDER BY q.place LIMIT %(limit)s
+"""
+
+RENEW: LiteralString = """
+UPDATE tasks t SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s)
+FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS d(id, fence)
+WHERE t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
+RETURNING t.id, t.cancel_requested_at IS NOT NULL
+"""
+
+REPORT: LiteralString = """
+WITH d AS (
+  SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(progress)s::text[]) AS d(id, fence, progress)
+), changed AS (
+  UPDATE tasks t SET progress = d.progress::jsonb, row_version = t.row_version + 1, updated_at = clock_timestamp()
+  FROM d WHERE d.progress IS NOT NULL
+    AND t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
+)
+SELECT t.id, t.cancel_requested_at IS NOT NULL FROM tasks t JOIN d ON t.id = d.id AND t.fence = d.fence
+WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING'
+"""
+
+# A task that was asked to stop does not go back to PENDING: it is CANCELED.
+FINISH: LiteralString = """
+WITH d AS (
+  SELECT id, fence, outcome, result, error, run_at, delay_s, refund,
+    status AS wanted FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(outcomes)s::text[], %(statuses)s::text[],
+    %(results)s::text[], %(errors)s::text[], %(run_ats)s::timestamptz[], %(delays)s::float8[], %(refunds)s::int[])
+    AS d(id, fence, outcome, status, result, error, run_at, delay_s, refund)
+), held AS (
+  SELECT t.id, t.claimed_at, t.fence AS old_fence, t.attempt AS old_attempt, t.worker_id AS old_worker,
+    CASE WHEN d.wanted = 'PENDING' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE d.wanted END AS target,
+    d.outcome, d.result, d.error, d.run_at, d.delay_s, d.refund
+  FROM tasks t JOIN d ON t.id = d.id AND t.fence = d.fence
+  WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING' ORDER BY t.id FOR UPDATE OF t
+), ended AS (
+  UPDATE tasks t SET status = h.target, result = h.result::jsonb, error = h.error::jsonb,
+    attempt = t.attempt - h.refund, fence = t.fence + (h.target = 'PENDING')::int, lease_expires_at = NULL,
+    worker_id = CASE WHEN h.target = 'PENDING' THEN NULL ELSE t.worker_id END,
+    run_at = CASE WHEN h.target = 'PENDING'
+      THEN COALESCE(h.run_at, clock_timestamp() + make_interval(secs => h.delay_s)) ELSE t.run_at END,
+    enqueued_at = CASE WHEN h.target = 'PENDING' THEN NULL ELSE t.enqueued_at END,
+    finished_at = CASE WHEN h.target <> 'PENDING' THEN clock_timestamp() END,
+    row_version = t.row_version + 1, updated_at = clock_timestamp()
+  FROM held h WHERE t.id = h.id
+  RETURNING t.id, t.owner_id, h.target, h.outcome, h.error, h.old_fence, h.old_attempt, h.old_worker, h.claimed_at
+), attempt AS (
+  INSERT INTO task_attempts (task_id, fence, attempt, worker_id, outcome, error, started_at, finished_at)
+  SELECT id, old_fence, old_attempt, old_worker, outcome, error::jsonb, claimed_at, clock_timestamp() FROM ended
+), event AS (
+  INSERT INTO task_events (task_id, owner_id, kind, attempt, data)
+  SELECT id, owner_id, 'task.' || CASE WHEN target = 'PENDING' THEN outcome ELSE lower(target) END, old_attempt,
+    error::jsonb FROM ended
+)
+SELECT id FROM ended
+"""
+
+LOGS: LiteralString = """
+INSERT INTO task_logs (task_id, attempt, level, message, fields)
+SELECT l.task_id, l.attempt, l.level, l.message, l.fields::jsonb
+FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(levels)s::text[], %(messages)s::text[], %(fields)s::text[])
+  AS l(task_id, attempt, level, message, fields)
+"""
+
+
+async def claim(
+    connection: AsyncConnection[Any], ids: Sequence[UUID], *, worker: str, held: Sequence[UUID], lease_s: float
+) -> list[Claimed]:
+    """Take every task of `ids` that may start now. A duplicate, early or canceled delivery gives no row.
+
+    `held` is everything the worker still runs; together with `ids` it is kept in the worker's row, where the
+    scheduler looks for expired leases.
+    """
+    wanted = sorted(ids)  # one order for all workers: no deadlock over duplicates
+    async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
+        await cursor.execute(CLAIM, {"ids": wanted, "held": [*held, *wanted], "worker": worker, "lease_s": lease_s})
+        return await cursor.fetchall()
+
+
+async def due(connection: AsyncConnection[Any], queues: Sequence[str], *, limit: int) -> list[UUID]:
+    """Return tasks that could be claimed now, straight from the table; used while Redis is away."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(DUE, {"queues": list(queues), "limit": limit})
+        return [row[0] for row in await cursor.fetchall()]
+
+
+def renew(connection: Connection[Any], tasks: Iterable[Claimed], *, worker: str, lease_s: float) -> list[Held]:
+    """Extend the leases; blocking, for the thread that keeps them."""
+    rows = list(tasks)
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(
+            RENEW,
+            {
+                "ids": [task.id for task in rows],
+                "fences": [task.fence for task in rows],
+                "worker": worker,
+                "lease_s": lease_s,
+            },
+        )
+        return [Held(*row) for row in cursor.fetchall()]
+
+
+async def report(
+    connection: AsyncConnection[Any], progress: Sequence[tuple[Claimed, dict[str, Any] | None]], *, worker: str
+) -> list[Held]:
+    """Write the progress that changed (None: unchanged) and return what is still held, with wishes to cancel."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(
+            REPORT,
+            {
+                "ids": [task.id for task, _ in progress],
+                "fences": [task.fence for task, _ in progress],
+                "progress": [None if value is None else dumps(value) for _, value in progress],
+                "worker": worker,
+            },
+        )
+        return [Held(*row) for row in await cursor.fetchall()]
+
+
+def finish_parameters(finished: Sequence[Finished], *, worker: str) -> dict[str, Any]:
+    """Return the parameters of FINISH."""
+    endings = [item.ending for item in finished]
+    return {
+        "worker": worker,
+        "ids": [item.task.id for item in finished],
+        "fences": [item.task.fence for item in finished],
+        "outcomes": [ending.outcome.value for ending in endings],
+        "statuses": [ending.status.value for ending in endings],
+        "results": [ending.result_json for ending in endings],
+        "errors": [None if ending.error is None else dumps(ending.error) for ending in endings],
+        "run_ats": [ending.run_at for ending in endings],
+        "delays": [ending.delay_s for ending in endings],
+        "refunds": [int(ending.refund) for ending in endings],
+    }
+
+
+def log_parameters(finished: Iterable[Finished]) -> dict[str, list[Any]] | None:
+    """Return the parameters of LOGS, or None when nothing was logged."""
+    lines = [(item.task, line) for item in finished for line in item.logs]
+    if not lines:
+        return None
+    return {
+        "ids": [task.id for task, _ in lines],
+        "attempts": [task.attempt for task, _ in lines],
+        "levels": [line.level for _, line in lines],
+        "messages": [line.message for _, line in lines],
+        "fields": [dumps(line.fields) for _, line in lines],
+    }
+
+
+async def finish(connection: AsyncConnection[Any], finished: Sequence[Finished], *, worker: str) -> set[UUID]:
+    """Write how attempts ended, with history, events and logs; return the ids whose lease was still held.
+
+    Runs in the caller's transaction, or as one statement when there is none and nothing was logged.
+    """
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(FINISH, finish_parameters(finished, worker=worker))
+        ended = {row[0] for row in await cursor.fetchall()}
+        logs = log_parameters(item for item in finished if item.task.id in ended)
+        if logs is not None:
+            await cursor.execute(LOGS, logs)
+    return ended

@@ -1,0 +1,141 @@
+"""Deliveries in Redis, in RQ's own format: `rq info`, rq-dashboard and KEDA read them as they are.
+
+A delivery is a job id in the list `rq:queue:<name>` with a small hash beside it. The id is
+`<task id>-<microseconds of enqueued_at, hex>`: a worker needs no second read, the head of a list tells the age of
+everything before it (the watermark of the scheduler), and no two deliveries of a task share an id, because RQ refuses
+one it has seen. Redis may lose any of it: the task's row is the outbox.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from taskflow_core.logs import get_logger
+from taskflow_core.settings import Settings
+
+QUEUE_KEY = "rq:queue:"
+JOB_KEY = "rq:job:"
+QUEUES_KEY = "rq:queues"
+# The function that a stock `rq worker -S json` would call; short, so that the hash stays in its compact encoding.
+JOB_DATA = b'["taskflow_worker.job.run",null,[],{}]'
+JOB_TTL_S = 7 * 86_400
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+log = get_logger(__name__)
+
+
+class Enqueued(Protocol):
+    """A task that is due: what a delivery is made of."""
+
+    @property
+    def id(self) -> UUID:
+        """The task's id."""
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        """When the row was marked as enqueued, or None when it is not due yet."""
+
+
+class Delivery(NamedTuple):
+    """A parsed job id."""
+
+    job_id: str
+    task_id: UUID
+    enqueued_at: datetime
+
+
+def job_id(task_id: UUID, enqueued_at: datetime) -> str:
+    """Return the id of this delivery of the task."""
+    return f"{task_id}-{(enqueued_at - EPOCH) // timedelta(microseconds=1):x}"
+
+
+def parse_job_id(raw: bytes | str) -> Delivery | None:
+    """Return what the id says, or None when it is not one of ours."""
+    text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else raw
+    try:
+        micros = int(text[37:], 16)
+        if len(text) < 38 or text[36] != "-" or micros < 0:
+            return None
+        return Delivery(text, UUID(text[:36]), EPOCH + timedelta(microseconds=micros))
+    except (ValueError, OverflowError):
+        return None
+
+
+def connect_redis(settings: Settings, *, max_connections: int = 50) -> Redis:
+    """Return a client whose every wait is bounded. It connects on first use and retries nothing by itself."""
+    client: Redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_timeout=settings.redis_timeout_s,
+        socket_connect_timeout=settings.redis_timeout_s,
+        max_connections=max_connections,
+        health_check_interval=15,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return client
+
+
+class DeliveryQueue:
+    """Puts deliveries into Redis and reads the queues' heads."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.redis = redis
+
+    async def deliver(self, tasks: Iterable[Enqueued]) -> bool:
+        """Enqueue every task that is marked as enqueued, in one round trip.
+
+        Returns False, and logs, when Redis is away: nothing is lost, the scheduler finds the rows.
+        """
+        due = [(task, task.enqueued_at) for task in tasks if task.enqueued_at is not None]
+        if not due:
+            return True
+        pipe = self.redis.pipeline(transaction=False)
+        by_queue: dict[str, list[str]] = {}
+        for task, enqueued_at in due:
+            identifier = job_id(task.id, enqueued_at)
+            moment = enqueued_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            pipe.hset(
+                JOB_KEY + identifier,
+                mapping={
+                    "data": JOB_DATA,
+                    "status": "queued",
+                    "origin": task.queue,
+                    "created_at": moment,
+                    "enqueued_at": moment,
+                },
+            )
+            pipe.expire(JOB_KEY + identifier, JOB_TTL_S)
+            by_queue.setdefault(task.queue, []).append(identifier)
+        pipe.sadd(QUEUES_KEY, *(QUEUE_KEY + name for name in by_queue))
+        for name, identifiers in by_queue.items():
+            pipe.rpush(QUEUE_KEY + name, *identifiers)
+        try:
+            await pipe.execute()
+        except (RedisError, OSError) as error:
+            log.warning("delivery.deferred", tasks=len(due), reason=str(error) or type(error).__name__)
+            return False
+        return True
+
+    async def heads(self, names: Sequence[str]) -> dict[str, Delivery | None]:
+        """Return the first delivery of each named queue that can be read.
+
+        None means the list is empty; a queue whose head is not one of ours is left out.
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        for name in names:
+            pipe.lindex(QUEUE_KEY + name, 0)
+        heads: dict[str, Delivery | None] = {}
+        for name, raw in zip(names, await pipe.execute(), strict=True):
+            head = parse_job_id(raw) if raw is not None else None
+            if raw is None or head is not None:
+                heads[name] = head
+        return heads
