@@ -38,7 +38,8 @@ def connect_args(settings: Settings, *, service: str) -> dict[str, Any]:
     return {
         "application_name": f"taskflow-{service}",
         "connect_timeout": max(2, int(settings.database_timeout_s)),
-        "options": f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms * 6}",
+        "options": f"-c timezone=UTC -c statement_timeout={timeout_ms} "
+        f"-c idle_in_transaction_session_timeout={timeout_ms * 6}",
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

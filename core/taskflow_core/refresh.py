@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -96,34 +96,27 @@ async def rotate(session: AsyncSession, token: str, *, keyring: Keyring, lifetim
 
 async def revoke(session: AsyncSession, token: str) -> None:
     """End the family of a token, living or used up; an unknown token changes nothing."""
-    family = select(RefreshToken.family_id).where(col(RefreshToken.token_hash) == _digest(token))
+    family = select(col(RefreshToken.family_id)).where(col(RefreshToken.token_hash) == _digest(token))
     family_id = (await session.execute(family)).scalar_one_or_none()
     if family_id is not None:
         await _revoke_family(session, family_id)
 
 
-async def _use(session: AsyncSession, digest: bytes) -> Row[tuple[UUID, UUID, UUID, str, str, object]] | None:
+async def _use(session: AsyncSession, digest: bytes) -> RefreshToken | None:
     statement = (
         update(RefreshToken)
         .where(col(RefreshToken.token_hash) == digest, *_alive())
         .values(used_at=func.clock_timestamp())
-        .returning(
-            col(RefreshToken.id),
-            col(RefreshToken.family_id),
-            col(RefreshToken.user_id),
-            col(RefreshToken.user_agent),
-            col(RefreshToken.address),
-            col(RefreshToken.family_expires_at),
-        )
+        .returning(RefreshToken)
         .execution_options(synchronize_session=False)
     )
-    return (await session.execute(statement)).one_or_none()
+    return (await session.execute(statement)).scalar_one_or_none()
 
 
 async def _use_again(session: AsyncSession, token: str, *, keyring: Keyring) -> Renewal | None:
     """Answer a token that is not usable: with its living child within the grace, else with the end of its family."""
     recent = col(RefreshToken.used_at) > func.clock_timestamp() - GRACE
-    used = select(RefreshToken.family_id, RefreshToken.user_id, recent).where(
+    used = select(col(RefreshToken.family_id), col(RefreshToken.user_id), recent).where(
         col(RefreshToken.token_hash) == _digest(token), col(RefreshToken.used_at).is_not(None)
     )
     parent = (await session.execute(used)).one_or_none()
@@ -142,7 +135,7 @@ async def _use_again(session: AsyncSession, token: str, *, keyring: Keyring) -> 
 
 async def _living(session: AsyncSession, tokens: list[str]) -> str | None:
     by_digest = {_digest(token): token for token in tokens}
-    statement = select(RefreshToken.token_hash).where(col(RefreshToken.token_hash).in_(by_digest), *_alive())
+    statement = select(col(RefreshToken.token_hash)).where(col(RefreshToken.token_hash).in_(by_digest), *_alive())
     digest = (await session.execute(statement)).scalar_one_or_none()
     return None if digest is None else by_digest[digest]
 
