@@ -7,7 +7,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, NullPool, create_engine, text
 
 from taskflow_core.settings import Settings
 
@@ -29,7 +29,8 @@ def head() -> str:
 
 def current(settings: Settings) -> str | None:
     """Return the revision the database is at, or None when it is empty."""
-    with create_engine(settings.database_url.get_secret_value()).connect() as connection:
+    engine = create_engine(settings.database_url.get_secret_value(), poolclass=NullPool)
+    with engine.connect() as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
@@ -39,12 +40,11 @@ def migrate(settings: Settings, revision: str = "head") -> None:
     Raises:
         sqlalchemy.exc.OperationalError: PostgreSQL is away, or another migration held the lock for over a minute.
     """
-    engine = create_engine(settings.database_url.get_secret_value())
+    engine = create_engine(settings.database_url.get_secret_value(), poolclass=NullPool)
     with engine.connect() as connection, connection.begin():
         connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         _run(connection, revision)
-    engine.dispose()
 
 
 def _run(connection: Connection, revision: str) -> None:
