@@ -13,6 +13,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from taskflow_core.addresses import AllowList
+
 PREFIX = "TASKFLOW_"
 MIN_SECRET_BYTES = 32
 
@@ -52,6 +54,11 @@ def _long_secret(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"must hold at least {MIN_SECRET_BYTES} bytes; make one with: openssl rand -base64 48")
     return secret
+
+
+def _allow_list(text: str) -> str:
+    AllowList.parse(text)
+    return text
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
@@ -102,7 +109,7 @@ class WorkerSettings(Settings):
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
     smtp_url: SecretStr | None = None
     mail_from: str = "taskflow@localhost"
-    fetch_allow_hosts: str = ""
+    fetch_allow_hosts: Annotated[str, AfterValidator(_allow_list)] = ""
 
 
 class SchedulerSettings(Settings):
