@@ -20,13 +20,13 @@ ID_BYTES = 16
 MAC_BYTES = 16
 
 
-def encode(last: UUID, filters: TaskFilter, *, actor: Actor, keyring: Keyring) -> str:
+def encode(last: UUID, filters: TaskFilter, actor: Actor, keyring: Keyring) -> str:
     """Return the cursor of the page that starts after `last`."""
     mac = keyring.mac(PURPOSE, _message(last.bytes, filters, actor))[:MAC_BYTES]
     return urlsafe_b64encode(last.bytes + mac).rstrip(b"=").decode()
 
 
-def decode(cursor: str, filters: TaskFilter, *, actor: Actor, keyring: Keyring) -> UUID:
+def decode(cursor: str, filters: TaskFilter, actor: Actor, keyring: Keyring) -> UUID:
     """Return the id after which the page starts.
 
     Raises:

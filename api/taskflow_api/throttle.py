@@ -1,4 +1,4 @@
-"""A throttle on failed logins, for each account and each address: fixed windows in Redis, in this process without it."""
+"""A throttle on failed logins, for each account and address: fixed windows in Redis, without it in this process."""
 
 import hashlib
 import time
@@ -58,7 +58,9 @@ class LoginThrottle:
     async def _add(self, buckets: Iterable[Bucket], step: int) -> list[Count]:
         pipe = self._redis.pipeline(transaction=True)
         for bucket in buckets:
-            pipe.set(bucket.key, 0, ex=WINDOW_S, nx=True).incrby(bucket.key, step).ttl(bucket.key)
+            pipe.set(bucket.key, 0, ex=WINDOW_S, nx=True)
+            pipe.incrby(bucket.key, step)
+            pipe.ttl(bucket.key)
         try:
             replies = await pipe.execute()
         except (RedisError, OSError) as error:

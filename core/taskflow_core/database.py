@@ -26,6 +26,7 @@ def create_engine(settings: Settings, *, service: str) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=settings.database_timeout_s,
         pool_pre_ping=False,
+        hide_parameters=True,  # they hold payloads and password hashes; errors end up in logs
         json_serializer=dumps,
         json_deserializer=orjson.loads,
         connect_args=connect_args(settings, service=service),

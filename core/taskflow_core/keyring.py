@@ -34,7 +34,9 @@ class Keyring:
 
     def is_genuine(self, purpose: str, message: bytes, mac: bytes) -> bool:
         """Whether the MAC, or the prefix of one, was made by one of our secrets."""
-        return len(mac) >= MIN_MAC_BYTES and any(hmac.compare_digest(ours[: len(mac)], mac) for ours in self.macs(purpose, message))
+        return len(mac) >= MIN_MAC_BYTES and any(
+            hmac.compare_digest(ours[: len(mac)], mac) for ours in self.macs(purpose, message)
+        )
 
 
 def _kid(secret: bytes) -> str:

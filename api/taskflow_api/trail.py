@@ -54,7 +54,7 @@ class RequestTrail:
                 await self._app(scope, receive, answer.send)
             except ClientDisconnect:
                 answer.status = answer.status or CLIENT_LEFT
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
                 await answer.failed(error, receive)
             finally:
                 self._finished(scope, answer.status, time.perf_counter() - started)
@@ -96,9 +96,10 @@ class _Answer:
 
     async def failed(self, error: Exception, receive: Receive) -> None:
         problem = describe(error)
-        if problem.status >= 500:
-            write = log.warning if problem.status == 503 else log.error
-            write("request.failed", error=type(error).__name__, exc_info=error)
+        if problem.status == 503:
+            log.warning("request.unavailable", error=type(error).__name__, reason=str(error).partition("\n")[0])
+        elif problem.status >= 500:
+            log.error("request.failed", error=type(error).__name__, exc_info=error)
         if self.status:
             raise error  # half an answer is out: only closing the connection can say that it is not whole
         await problem.response(self.request_id)(self._scope, receive, self.send)
