@@ -159,7 +159,7 @@ def _alive() -> list[ColumnElement[bool]]:
     return [
         col(RefreshToken.used_at).is_(None),
         col(RefreshToken.revoked_at).is_(None),
-        col(RefreshToken.expires_at) > func.clock_timestamp(),
+        func.least(col(RefreshToken.expires_at), col(RefreshToken.family_expires_at)) > func.clock_timestamp(),
         select(root).where(col(root.id) == col(RefreshToken.family_id), col(root.revoked_at).is_(None)).exists(),
     ]
 
