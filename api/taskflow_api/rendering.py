@@ -33,7 +33,8 @@ def task_state(task: Task, *, now: datetime) -> TaskState:
         return TaskState(task.status)
     if task.attempt > 0:
         return TaskState.RETRYING
-    return TaskState.SCHEDULED if task.run_at > now else TaskState.PENDING
+    # What was enqueued is due by the database's clock, which may be a little ahead of ours.
+    return TaskState.SCHEDULED if task.enqueued_at is None and task.run_at > now else TaskState.PENDING
 
 
 def task_body(task: Task, *, now: datetime) -> dict[str, Any]:
