@@ -81,6 +81,12 @@ WITH holder AS (
 SELECT * FROM claimed
 """
 
+ADOPT: LiteralString = """
+SELECT id, owner_id, type, queue, payload::text AS payload, attempt, max_attempts, fence, timeout_s, enqueued_at,
+  claimed_at, traceparent
+FROM tasks WHERE id = ANY(%(ids)s::uuid[]) AND worker_id = %(worker)s AND status = 'RUNNING'
+"""
+
 # Without Redis: the oldest due tasks of each queue, in the order of the queues.
 DUE: LiteralString = """
 SELECT t.id FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS q(name, place)
@@ -167,6 +173,13 @@ async def claim(
         return await cursor.fetchall()
 
 
+async def adopt(connection: AsyncConnection[Any], ids: Sequence[UUID], *, worker: str) -> list[Claimed]:
+    """Return those of `ids` that this worker holds already: a claim whose answer was lost with its connection."""
+    async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
+        await cursor.execute(ADOPT, {"ids": list(ids), "worker": worker})
+        return await cursor.fetchall()
+
+
 async def due(connection: AsyncConnection[Any], queues: Sequence[str], *, limit: int) -> list[UUID]:
     """Return tasks that could be claimed now, straight from the table; used while Redis is away."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
@@ -239,14 +252,18 @@ def log_parameters(finished: Iterable[Finished]) -> dict[str, list[Any]] | None:
 
 
 async def finish(connection: AsyncConnection[Any], finished: Sequence[Finished], *, worker: str) -> set[UUID]:
-    """Write how attempts ended, with history, events and logs; return the ids whose lease was still held.
-
-    Runs in the caller's transaction, or as one statement when there is none and nothing was logged.
-    """
-    async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(FINISH, finish_parameters(finished, worker=worker))
-        ended = {row[0] for row in await cursor.fetchall()}
+    """Write how attempts ended, with history, events and logs in one transaction; return the ids still held."""
+    parameters = finish_parameters(finished, worker=worker)
+    if not any(item.logs for item in finished):
+        return {row[0] for row in await (await connection.execute(FINISH, parameters)).fetchall()}
+    async with connection.transaction():
+        ended = {row[0] for row in await (await connection.execute(FINISH, parameters)).fetchall()}
         logs = log_parameters(item for item in finished if item.task.id in ended)
         if logs is not None:
-            await cursor.execute(LOGS, logs)
+            await connection.execute(LOGS, logs)
     return ended
+
+
+def finish_blocking(connection: Connection[Any], finished: Sequence[Finished], *, worker: str) -> set[UUID]:
+    """Write how attempts ended, without their logs, from a thread that has no loop."""
+    return {row[0] for row in connection.execute(FINISH, finish_parameters(finished, worker=worker)).fetchall()}
