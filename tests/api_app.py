@@ -22,7 +22,7 @@ TABLES = ("tasks", "task_events", "users", "refresh_tokens")
 
 
 class LetterPayload(BaseModel):
-    to: list[int | str]
+    to: list[str]
     copies: int = 1
     extra: dict[str, Any] = {}
 

@@ -21,7 +21,9 @@ def normalise_email(raw: str) -> str:
     """
     try:
         # Not every installation faces the internet: .local and .internal are fine, a name without a dot is not.
-        parts = validate_email(raw, check_deliverability=False, globally_deliverable=False, allow_smtputf8=False)
+        parts = validate_email(
+            raw, check_deliverability=False, globally_deliverable=False, allow_smtputf8=False, strict=True
+        )
         if "." not in parts.ascii_domain:
             raise EmailNotValidError("The part after the @-sign needs a dot, as in example.com.")
     except EmailNotValidError as error:

@@ -36,7 +36,7 @@ async def test_a_created_task_is_stored_delivered_and_readable(api: Api, ada: Pe
     body = {
         "type": "LETTER",
         "title": "Hello",
-        "payload": {"to": ["bob", 7], "extra": {"ä": [1.5, None, True]}},
+        "payload": {"to": ["bob", "eve"], "extra": {"ä": [1.5, None, True]}},
         "queue": "high",
         "priority": -3,
         "max_attempts": 5,

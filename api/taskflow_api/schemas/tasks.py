@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from taskflow_core.lifecycle import TaskStatus
 
@@ -46,11 +46,12 @@ class NewTaskBody(BaseModel):
     dedup_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=NO_CONTROLS)
     tags: Tags = []
 
-    @model_validator(mode="after")
-    def _one_start(self) -> "NewTaskBody":
-        if self.run_at is not None and self.delay_s is not None:
+    @field_validator("delay_s")
+    @classmethod
+    def _one_start(cls, delay_s: float | None, fields: ValidationInfo) -> float | None:
+        if delay_s is not None and fields.data.get("run_at") is not None:
             raise ValueError("give run_at or delay_s, not both")
-        return self
+        return delay_s
 
 
 class ListQuery(BaseModel):
