@@ -4,6 +4,7 @@ Written as an explicit list rather than `ipaddress.is_global`, whose answer diff
 Sources: the IANA special-purpose address registries (RFC 6890) and the metadata addresses of the large clouds.
 """
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -99,25 +100,21 @@ def _opening(entry: str) -> Opening:
     if network is not None:
         return Opening(None, network, None)
     host, port = _split_port(entry)
-    network = _network(host) if "/" not in host else None
-    if network is not None:
+    network = _network(host)
+    if network is not None and "/" not in host:
         return Opening(None, network, port)
-    if not host or any(letter in host for letter in "/@:[] *"):
+    if entry.startswith("[") or not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252})", host):
         raise ValueError(f"{entry!r} is not a host, host:port, address or CIDR")
     return Opening(canonical_host(host), None, port)
 
 
 def _split_port(entry: str) -> tuple[str, int | None]:
-    if entry.startswith("["):
-        host, _, rest = entry[1:].partition("]")
-        digits = rest.removeprefix(":")
-    else:
-        host, _, digits = entry.partition(":")
-    if not digits:
-        return host, None
-    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) < 65_536):
+    host, colon, digits = entry.rpartition(":")
+    if not colon:
+        return entry, None
+    if not re.fullmatch(r"[0-9]{1,5}", digits) or not 0 < int(digits) < 65_536:
         raise ValueError(f"{entry!r}: the port must be a number from 1 to 65535")
-    return host, int(digits)
+    return host.removeprefix("[").removesuffix("]"), int(digits)
 
 
 def _network(text: str) -> Network | None:

@@ -149,7 +149,7 @@ class Client:
             if method != "GET" or answer.status not in REDIRECTS or location is None:
                 return answer
             before, target = target, _redirected(target, location)
-            if not _same_origin(before, target):
+            if not same_origin(before, target):
                 headers = {name: value for name, value in headers.items() if name.lower() in HARMLESS}
         raise FetchRefused(f"more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
 
@@ -228,7 +228,8 @@ def _redirected(source: httpx2.URL, location: str) -> httpx2.URL:
     return target
 
 
-def _same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
+def same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
+    """Whether scheme, host and port of both URLs are the same."""
     return (one.scheme, one.host, _port(one)) == (other.scheme, other.host, _port(other))
 
 

@@ -93,7 +93,7 @@ async def connected(server: Server) -> AsyncIterator[aiosmtplib.SMTP]:
     )
     try:
         await client.connect()
-    except aiosmtplib.SMTPException as error:
+    except (aiosmtplib.SMTPException, OSError) as error:
         client.close()
         raise _meaning(error) from error
     async with client:
@@ -115,7 +115,7 @@ async def deliver(client: aiosmtplib.SMTP, message: bytes, recipients: Sequence[
     return {address: _words(answer.code, answer.message) for address, answer in refused.items()}
 
 
-def _meaning(error: aiosmtplib.SMTPException) -> Exception:
+def _meaning(error: aiosmtplib.SMTPException | OSError) -> Exception:
     if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
         words = "; ".join(f"{one.recipient}: {_words(one.code, one.message)}" for one in error.recipients[:5])
         for_good = all(one.code >= 500 for one in error.recipients)
@@ -124,7 +124,7 @@ def _meaning(error: aiosmtplib.SMTPException) -> Exception:
         words = _words(error.code, error.message)
         code = "smtp_auth_failed" if isinstance(error, aiosmtplib.SMTPAuthenticationError) else "smtp_rejected"
         return NonRetryable(words, code=code) if error.code >= 500 else Retry(words)
-    if isinstance(error, ConnectionError | TimeoutError):
+    if isinstance(error, OSError):
         return Retry(str(error))
     return NonRetryable(str(error), code="smtp_insecure" if "STARTTLS" in str(error) else "smtp_rejected")
 
