@@ -122,8 +122,6 @@ def _headers(error: TaskFlowError) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer realm="taskflow"'}
         case TooMany() | Unavailable():
             return {"Retry-After": str(max(1, error.retry_after_s))}
-        case TooLarge():
-            return {"Connection": "close"}  # the rest of the body is not worth reading
         case _:
             return {}
 
