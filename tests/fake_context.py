@@ -1,7 +1,5 @@
 """The contract's other side for tests of handlers: sessions, commit with completion, cancel, progress."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -93,15 +91,3 @@ async def context(sessions: Sessions, type_: str, owner_id: UUID | None = None) 
     """Return a context for a new task of a new user, or of that one."""
     owner = owner_id or await add_user(sessions)
     return FakeContext(sessions, await add_task(sessions, owner, type_), owner)
-
-
-@asynccontextmanager
-async def killed_attempt(ctx: FakeContext) -> AsyncIterator[None]:
-    """Lose the completing session at the end of the block, as a worker that is killed does."""
-    try:
-        yield
-    finally:
-        if ctx.completing is not None:
-            await ctx.completing.rollback()
-            await ctx.completing.close()
-            ctx.completing = None

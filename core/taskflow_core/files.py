@@ -4,9 +4,10 @@ Written through the session that completes the task, a file exists exactly when 
 docs/adr/0003. Whose file it is, the task says.
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, insert, select
@@ -30,12 +31,20 @@ class FileEntry(NamedTuple):
     created_at: datetime
 
 
-async def write(session: AsyncSession, task_id: UUID, *, name: str, media_type: str, source: BinaryIO) -> int:
-    """Store what `source` holds from its position on as a file of the task; return its size in bytes.
+class Written(NamedTuple):
+    """How large a stored file is, in bytes, and its sha256 in hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+async def write(session: AsyncSession, task_id: UUID, *, name: str, media_type: str, source: IO[bytes]) -> Written:
+    """Store what `source` holds from its position on as a file of the task.
 
     An empty file is one empty piece. `size` in the table is the piece's own.
     """
     seq = total = 0
+    digest = hashlib.sha256()
     while (piece := source.read(PIECE_BYTES)) or seq == 0:
         await session.execute(
             insert(TaskFile).values(
@@ -44,7 +53,8 @@ async def write(session: AsyncSession, task_id: UUID, *, name: str, media_type: 
         )
         seq += 1
         total += len(piece)
-    return total
+        digest.update(piece)
+    return Written(total, digest.hexdigest())
 
 
 async def list_files(session: AsyncSession, task_id: UUID, *, actor: Actor) -> list[FileEntry]:

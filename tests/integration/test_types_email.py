@@ -16,7 +16,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from sqlalchemy import select, text, update
 from sqlmodel import col
 
-from fake_context import FakeContext, add_task, add_user, context, run
+from fake_context import FakeContext, add_task, context, run
 from taskflow_core import files
 from taskflow_core.database import Sessions
 from taskflow_core.handlers import NonRetryable, Retry, TaskCanceled
@@ -392,4 +392,3 @@ async def test_two_attempts_at_once_make_one_record(ctx: FakeContext, mailbox: M
     assert results[0] == results[1]
     async with ctx.new_session() as session:
         assert len((await session.scalars(select(EmailSend))).all()) == 1
-    assert await add_user(ctx.sessions) != ctx.owner_id

@@ -9,6 +9,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from taskflow_core import files
@@ -24,6 +25,7 @@ from taskflow_worker.types.email import EmailPayload, InlineAttachment, ReportAt
 MAX_ATTACHED_BYTES = 20 * 1024 * 1024
 MAX_SUBJECT = 500
 RENDER_S = 15.0
+RENDERERS = asyncio.Semaphore(4)  # processes at once, however many slots the worker has
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,21 @@ async def render(texts: dict[str, str], variables: dict[str, object]) -> dict[st
         NonRetryable: template_failed, with the template's name and line.
         Retry: no answer in 15 s, which on a busy machine says nothing of the template.
     """
+    async with RENDERERS:
+        status, output = await _run_child(json.dumps({"texts": texts, "variables": variables}).encode())
+    if status != 0:
+        raise NonRetryable("the templates need too much time or memory to render", code="template_failed")
+    answer = json.loads(output)
+    if "problem" in answer:
+        raise NonRetryable(answer["problem"], code="template_failed")
+    rendered: dict[str, str] = answer["texts"]
+    subject = rendered["subject"]
+    if not subject.isprintable() or not 0 < len(subject) <= MAX_SUBJECT:
+        raise NonRetryable(f"subject must render to one line of 1 to {MAX_SUBJECT} characters", code="template_failed")
+    return rendered
+
+
+async def _run_child(request: bytes) -> tuple[int | None, bytes]:
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -70,7 +87,6 @@ async def render(texts: dict[str, str], variables: dict[str, object]) -> dict[st
         env={},
     )
     try:
-        request = json.dumps({"texts": texts, "variables": variables}).encode()
         output, _ = await asyncio.wait_for(child.communicate(request), RENDER_S)
     except TimeoutError as error:
         raise Retry("the templates were not rendered in time") from error
@@ -78,16 +94,7 @@ async def render(texts: dict[str, str], variables: dict[str, object]) -> dict[st
         if child.returncode is None:
             child.kill()
             await child.wait()
-    if child.returncode != 0:
-        raise NonRetryable("the templates need too much time or memory to render", code="template_failed")
-    answer = json.loads(output)
-    if "problem" in answer:
-        raise NonRetryable(answer["problem"], code="template_failed")
-    rendered: dict[str, str] = answer["texts"]
-    subject = rendered["subject"]
-    if not subject.isprintable() or not 0 < len(subject) <= MAX_SUBJECT:
-        raise NonRetryable(f"subject must render to one line of 1 to {MAX_SUBJECT} characters", code="template_failed")
-    return rendered
+    return child.returncode, output
 
 
 def _assemble(payload: EmailPayload, record: EmailSend, texts: dict[str, str], attached: list[Attached]) -> bytes:
@@ -130,7 +137,7 @@ async def _from_report(ctx: Context, wanted: ReportAttachment, room: int) -> lis
     async with ctx.new_session() as session:
         entries = await files.list_files(session, wanted.report_task_id, actor=actor)
         if not entries:
-            await _explain_missing(ctx, wanted)
+            await _explain_missing(session, ctx, wanted)
     if wanted.name is not None:
         entries = [entry for entry in entries if entry.name == wanted.name]
     if not entries:
@@ -149,11 +156,10 @@ async def _content(ctx: Context, wanted: ReportAttachment, name: str, actor: Act
     return b"".join([piece async for piece in pieces])
 
 
-async def _explain_missing(ctx: Context, wanted: ReportAttachment) -> None:
-    async with ctx.new_session() as session:
-        status = await session.scalar(
-            select(col(Task.status)).where(col(Task.id) == wanted.report_task_id, col(Task.owner_id) == ctx.owner_id)
-        )
+async def _explain_missing(session: AsyncSession, ctx: Context, wanted: ReportAttachment) -> None:
+    status = await session.scalar(
+        select(col(Task.status)).where(col(Task.id) == wanted.report_task_id, col(Task.owner_id) == ctx.owner_id)
+    )
     if status is not None and TaskStatus(status) not in FINAL:
         raise Retry(f"task {wanted.report_task_id}, whose files are to be attached, is still {status}")
     words = "does not exist" if status is None else f"is {status} and has no files"
