@@ -9,7 +9,7 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
@@ -152,6 +152,8 @@ class WorkerSettings(Settings):
     """What a worker needs beside."""
 
     queues: QueueNames = "high,default,low"
+    max_running_per_owner: int | None = Field(default=None, ge=1)
+    probe_port: int = Field(default=0, ge=0, le=65_535)
     slots: int = Field(default=16, ge=1, le=1000)
     lease_s: float = Field(default=30.0, ge=1, le=3600)
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
@@ -163,6 +165,7 @@ class WorkerSettings(Settings):
 class SchedulerSettings(Settings):
     """What the scheduler needs beside."""
 
+    probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
 
@@ -170,17 +173,21 @@ class SchedulerSettings(Settings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(kind: type[S]) -> S:
-    """Read settings of that kind from the environment, once.
+class Loader(Protocol):
+    """A cached function; functools alone would lose the kind that it returns."""
 
-    Raises:
-        BadSettings: with a sentence for each variable that is missing or wrong.
-    """
-    return cast("S", _read(kind))
+    def __call__(self, kind: type[S], /) -> S:
+        """Read settings of that kind from the environment, once.
+
+        Raises:
+            BadSettings: with a sentence for each variable that is missing or wrong.
+        """
+
+    def cache_clear(self) -> None:
+        """Forget what was read."""
 
 
-@cache
-def _read(kind: type[BaseSettings]) -> BaseSettings:
+def _read(kind: type[S]) -> S:
     folder = _secrets_dir()
     try:
         return kind(_secrets_dir=folder)
@@ -189,6 +196,9 @@ def _read(kind: type[BaseSettings]) -> BaseSettings:
     except SettingsError as error:
         cause = type(error.__cause__).__name__  # its text may quote the file
         raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: in {folder}, {error}: {cause}."]) from None
+
+
+load = cast("Loader", cache(_read))
 
 
 def _secrets_dir() -> str | None:
