@@ -1,0 +1,94 @@
+"""Commands that run the platform: its processes, the schema, and everything at once."""
+
+import importlib
+from typing import Annotated
+
+import typer
+
+from taskflow_cli.failures import BadInput, Failure
+from taskflow_cli.options import RUN_PANEL, AsJson, examples
+from taskflow_cli.output import print_json, say
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add this module's commands."""
+    app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow api", "TASKFLOW_API_PORT=9000 taskflow api"))(api)
+    app.command(
+        rich_help_panel=RUN_PANEL,
+        epilog=examples("taskflow worker", "TASKFLOW_QUEUES=high,default TASKFLOW_SLOTS=4 taskflow worker"),
+    )(worker)
+    app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow scheduler"))(scheduler)
+    app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow migrate", "taskflow migrate --check"))(migrate)
+
+
+def api() -> None:
+    """Run the REST API and the dashboard in this process.
+
+    Settings come from the environment: TASKFLOW_DATABASE_URL, TASKFLOW_REDIS_URL and TASKFLOW_JWT_SECRET must be set.
+    """
+    _run("taskflow_api.main")
+
+
+def worker() -> None:
+    """Run a worker in this process.
+
+    Settings come from the environment: TASKFLOW_DATABASE_URL and TASKFLOW_REDIS_URL must be set. SIGTERM lets running
+    tasks finish, or gives them back.
+    """
+    _run("taskflow_worker.main")
+
+
+def scheduler() -> None:
+    """Run the scheduler in this process: due tasks, lost tasks, retention. Several may run.
+
+    Settings come from the environment: TASKFLOW_DATABASE_URL and TASKFLOW_REDIS_URL must be set.
+    """
+    _run("taskflow_worker.scheduler")
+
+
+def migrate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; leave with 1 if the schema is not what this version needs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the database's schema to what this version needs.
+
+    Reads TASKFLOW_DATABASE_URL. Several may start at once: one works, the others wait for it.
+    """
+    from alembic.util import CommandError
+    from sqlalchemy.exc import OperationalError
+
+    from taskflow_core import schema
+    from taskflow_core.settings import Settings, load_or_exit
+
+    settings = load_or_exit(Settings)
+    try:
+        before, wanted = schema.current(settings), schema.head()
+        if not check:
+            schema.migrate(settings)
+        now = schema.current(settings)
+    except OperationalError as error:
+        raise BadInput(
+            "cannot use the database that TASKFLOW_DATABASE_URL names", details=str(error.orig).strip().splitlines()
+        ) from None
+    except CommandError as error:
+        raise Failure(f"the schema cannot be migrated: {error}", hint="is the database of a newer TaskFlow?") from None
+    _report(before, now, wanted, as_json=as_json)
+
+
+def _report(before: str | None, now: str | None, wanted: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"from": before, "to": now, "needed": wanted})
+    elif now != wanted:
+        say(f"The schema is at {now or 'no revision'}; this version needs {wanted}. Run: taskflow migrate")
+    elif before == now:
+        say(f"The schema is at {now}, as this version needs.")
+    else:
+        say(f"Migrated the schema from {before or 'no revision'} to {now}.")
+    if now != wanted:
+        raise typer.Exit(1)
+
+
+def _run(module: str) -> None:
+    importlib.import_module(module).main()
