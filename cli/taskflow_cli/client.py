@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx2
 from pydantic import ValidationError
@@ -99,7 +100,7 @@ class Client:
             raise Failure(f"the API named a file {file.name!r}, which is no plain file name")
         target = folder / file.name
         part = target.with_name(target.name + ".part")
-        response = self._send("GET", f"/tasks/{task_id}/files/{file.name}", stream=True)
+        response = self._send("GET", f"/tasks/{task_id}/files/{quote(file.name, safe='')}", stream=True)
         try:
             with part.open("wb") as sink:
                 for chunk in self._chunks(response):

@@ -54,7 +54,8 @@ def migrate(
 ) -> None:
     """Bring the database's schema to what this version needs.
 
-    Reads TASKFLOW_DATABASE_URL. Several may start at once: one works, the others wait for it.
+    Settings come from the environment: TASKFLOW_DATABASE_URL and TASKFLOW_REDIS_URL must be set. Several may start at
+    once: one works, the others wait for it.
     """
     from alembic.util import CommandError
     from sqlalchemy.exc import OperationalError
