@@ -1,6 +1,8 @@
 """Commands that run the platform: its processes, the schema, and everything at once."""
 
 import importlib
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,9 +11,14 @@ from taskflow_cli.failures import BadInput, Failure
 from taskflow_cli.options import RUN_PANEL, AsJson, examples
 from taskflow_cli.output import print_json, say
 
+INSTALL = "pip install 'taskflow-platform[embedded]'"
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add this module's commands."""
+    app.command(
+        rich_help_panel=RUN_PANEL, epilog=examples("taskflow up", "taskflow up --data-dir /srv/taskflow --port 9000")
+    )(up)
     app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow api", "TASKFLOW_API_PORT=9000 taskflow api"))(api)
     app.command(
         rich_help_panel=RUN_PANEL,
@@ -19,6 +26,34 @@ def add_commands(app: typer.Typer) -> None:
     )(worker)
     app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow scheduler"))(scheduler)
     app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow migrate", "taskflow migrate --check"))(migrate)
+
+
+def up(
+    data_dir: Annotated[Path, typer.Option("--data-dir", metavar="FOLDER", help="Where everything is kept.")] = Path(
+        ".taskflow"
+    ),
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the API listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The API's port; 0 picks a free one.")] = 8000,
+    slots: Annotated[int, typer.Option(min=1, max=1000, help="How many tasks run at once.")] = 16,
+    queues: Annotated[str, typer.Option(help="Queues to work on, first ones first.")] = "high,default,low",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Logs go to files in the data folder.")] = False,
+) -> None:
+    """Run a whole platform on this machine until Ctrl-C.
+
+    PostgreSQL, Valkey, the API, a worker, the scheduler and a mail catcher: nothing needs to be installed beside, and
+    no mail leaves the machine. Data is kept for the next start.
+    """
+    require_embedded()
+    from taskflow_cli.embedded.platform import PlatformOptions, run_platform
+
+    options = PlatformOptions(data_dir=data_dir, host=host, api_port=port, slots=slots, queues=queues, quiet=quiet)
+    raise typer.Exit(run_platform(options))
+
+
+def require_embedded() -> None:
+    """Raise BadInput unless the packages of the embedded platform are installed."""
+    if find_spec("aiosmtpd") is None:
+        raise BadInput("the embedded platform is not installed", hint=f"install it with: {INSTALL}")
 
 
 def api() -> None:

@@ -47,11 +47,10 @@ def print_files(client: Client, task: Task, *, folder: Path) -> bool:
     return bool(files)
 
 
-def print_sync(result: dict[str, Any]) -> bool:
+def print_sync(result: dict[str, Any]) -> None:
     """Print what the sync changed."""
     counts = ("records", "pages", "created", "updated", "unchanged", "not_modified")
     say("  " + ", ".join(f"{name} {result.get(name)}" for name in counts) + "\n")
-    return True
 
 
 def print_error(task: Task) -> None:

@@ -99,4 +99,5 @@ def _show(client: Client, task: Task, *, mail_dir: Path | None, folder: Path) ->
         return results.print_mail(task.result, mail_dir=mail_dir)
     if task.type == "REPORT":
         return results.print_files(client, task, folder=folder / task.id)
-    return results.print_sync(task.result)
+    results.print_sync(task.result)
+    return True
