@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 from rich.progress import Task as Bar
 from rich.text import Text
 
@@ -28,11 +28,10 @@ class Bars:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.fields[type]}", style="bold"),
-            TextColumn("{task.fields[id]}", style="dim"),
+            TextColumn("{task.fields[type]}", style="bold", markup=False),
+            TextColumn("{task.fields[id]}", style="dim", markup=False),
             StateColumn(),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=14, finished_style="green"),
             TextColumn("{task.fields[note]}", markup=False),
             console=console(stderr=True),
         )
@@ -49,7 +48,7 @@ class Bars:
         """Show how the task stands now."""
         done, total, note = standing(task)
         fields: dict[str, Any] = {
-            "type": f"{printable(task.type):<8}",
+            "type": printable(task.type),
             "id": task.id,
             "state": task.state,
             "note": note,
@@ -78,7 +77,7 @@ class Lines:
         """Say how the task stands now, if that changed."""
         done, total, note = standing(task)
         percent = f"{done / total:4.0%}" if total else "   -"
-        line = printable(f"{task.type:<8} {task.id} {task.state:<9} {percent} {note}").rstrip()
+        line = printable(f"{task.type:<6} {task.id} {task.state:<9} {percent} {note}").rstrip()
         if self._last.get(task.id) != line:
             self._last[task.id] = line
             sys.stderr.write(line + "\n")

@@ -45,11 +45,7 @@ def follow(reader: Reader, task_ids: Sequence[str], *, timeout_s: float) -> Iter
         if not open_ids:
             return
         if time.monotonic() >= deadline:
-            raise DeadlinePassed(
-                f"{_count(open_ids)} not ended after {timeout_s:g} s",
-                details=open_ids,
-                hint=f"go on with: taskflow watch {open_ids[0]}",
-            )
+            raise DeadlinePassed(f"{_count(open_ids)} not ended after {timeout_s:g} s", details=open_ids)
         time.sleep(min(wait_s * random.uniform(0.8, 1.0), max(0.0, deadline - time.monotonic())))  # noqa: S311 - jitter
         wait_s = min(LONGEST_WAIT_S, wait_s * GROWTH)
 

@@ -53,9 +53,11 @@ def print_json_array(documents: Iterable[Any]) -> None:
     sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
 
 
-def say(line: str) -> None:
-    """Print a line for people, control characters removed."""
-    sys.stdout.write(printable(line) + "\n")
+def say(text: str) -> None:
+    """Print lines for people now, control characters removed."""
+    lines = [printable(line) for line in text.split("\n")]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
 
 
 def print_tasks(pages: Iterable[list["Task"]]) -> None:
@@ -91,9 +93,24 @@ def print_task(task: "Task") -> None:
     """Print everything worth knowing about one task."""
     for name, value in _lines_of(task):
         say(f"{name:<9} {value}")
-    for name, document in (("payload", task.payload), ("result", task.result), ("error", task.error)):
-        if document is not None:
-            sys.stdout.write(f"{name}\n{as_json(document)}\n")
+    say(f"payload\n{as_json(task.payload)}")
+    _print_outcome(task)
+
+
+def print_end(task: "Task") -> None:
+    """Print how a task ended and what came of it."""
+    say(f"{task.type} {task.id} is {task.state}.")
+    _print_outcome(task)
+
+
+def _print_outcome(task: "Task") -> None:
+    if task.result is not None:
+        say(f"result\n{as_json(task.result)}")
+    if task.error is not None:
+        say(f"error     {task.error.get('code')}: {task.error.get('message')}")
+        more = {name: value for name, value in task.error.items() if name not in {"code", "message", "type"}}
+        for name, value in more.items():
+            say(f"{name}\n{value if isinstance(value, str) else as_json(value)}")
 
 
 def _lines_of(task: "Task") -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ import typer
 
 from taskflow_cli.connection import connect
 from taskflow_cli.options import TASK_PANEL, Api, AsJson, TaskId, WatchTimeout, examples
-from taskflow_cli.output import print_json, print_json_array, print_task, print_tasks, say
+from taskflow_cli.output import print_end, print_json, print_json_array, print_task, print_tasks, say
 from taskflow_cli.payloads import read_payload
 from taskflow_core.lifecycle import TaskStatus
 
@@ -164,5 +164,5 @@ def _watch(client: "Client", task_id: str, *, timeout_s: float, as_json: bool) -
     if as_json:
         print_json(task.to_json())
     else:
-        print_task(task)
+        print_end(task)
     raise typer.Exit(0 if task.status is TaskStatus.COMPLETED else 1)

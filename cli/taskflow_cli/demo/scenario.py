@@ -73,7 +73,7 @@ def sync_request(url: str) -> dict[str, Any]:
         "type": "SYNC",
         "title": "Demo: products",
         "payload": {
-            "source": {"url": url, "records_path": "items", "pagination": {"next_path": "next"}},
+            "source": {"url": url, "records_path": "items", "pagination": {"kind": "next_field", "path": "next"}},
             "key": "sku",
             "target": {"collection": "demo-products"},
         },

@@ -1,4 +1,4 @@
-"""A collection of records over HTTP on this machine, for SYNC to pull: pages, an ETag, a pause a page."""
+"""A collection of records over HTTP on this machine, for SYNC to pull: pages with an ETag and a pause each."""
 
 import hashlib
 import json
@@ -13,20 +13,19 @@ from urllib.parse import parse_qs, urlsplit
 
 RECORDS = 200
 PAGES = 5
-PAUSE_S = 0.25
+PAUSE_S = 0.7  # a worker reports progress about once a second
 PATH = "/products"
 NAMES = ("Anvil", "Bellows", "Chisel", "Drill", "File")
 
 
 class Source(ThreadingHTTPServer):
-    """The server; `hits` counts the pages it sent, `not_modified` the times it said that nothing changed."""
+    """The server of the collection."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.records = [record(number) for number in range(1, RECORDS + 1)]
-        self.etag = f'"{hashlib.sha256(json.dumps(self.records).encode()).hexdigest()[:16]}"'
 
     @property
     def url(self) -> str:
@@ -68,25 +67,25 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10
 
     def do_GET(self) -> None:
+        """Answer with a page, or with 304 when the client has it."""
         parts = urlsplit(self.path)
         number = (parse_qs(parts.query).get("page") or ["1"])[0]
         if parts.path != PATH or not number.isdecimal() or int(number) < 1:
             self._answer(HTTPStatus.NOT_FOUND, {"error": "no such page"})
-        elif self.headers.get("If-None-Match") == self.server.etag:
-            self._answer(HTTPStatus.NOT_MODIFIED, None)
         else:
             time.sleep(PAUSE_S)
             self._answer(HTTPStatus.OK, self.server.page(int(number)))
 
-    def _answer(self, status: HTTPStatus, document: dict[str, Any] | None) -> None:
-        body = b"" if document is None else json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("ETag", self.server.etag)
-        if document is not None:
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+    def _answer(self, status: HTTPStatus, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        is_known = self.headers.get("If-None-Match") == etag
+        self.send_response(HTTPStatus.NOT_MODIFIED if is_known else status)
+        self.send_header("ETag", etag)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(b"" if is_known else body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name http.server calls
         return
