@@ -102,7 +102,7 @@ def test_without_the_extra_the_command_says_how_to_install_it(command: list[str]
     [
         (["demo", "--embedded", "--api", "http://127.0.0.1:1"], "exclude each other"),
         (["demo", "--data-dir", "x"], "needs --embedded"),
-        (["up", "--port", "70000"], "70000 is not in the range"),
+        (["up", "--port", "70000"], "less than or equal to 65535"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(arguments: list[str], words: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command `taskflow demo`."""
 
 import os
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,6 +45,7 @@ def demo(
         raise BadInput("--embedded and --api exclude each other")
     if data_dir is not None and not embedded:
         raise BadInput("--data-dir needs --embedded")
+    started = time.monotonic()
     with ExitStack() as stack:
         if embedded:
             location, state = _start(stack, data_dir)
@@ -51,6 +53,7 @@ def demo(
             location = locate(api, environ=os.environ, folder=Path.cwd())
             state = read_platform(PLATFORM_FILE) or {}
         succeeded = _play(location, state)
+        say(f"{'All done' if succeeded else 'Not all went well'} in {time.monotonic() - started:.1f} s.")
     raise typer.Exit(0 if succeeded else 1)
 
 
