@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from taskflow_cli.embedded.process import Launch, command_line
@@ -29,6 +30,7 @@ def embedded_platform(data_dir: Path | None) -> Iterator[dict[str, Any]]:
         Failure: it ended before it was ready; its last lines are in the details.
         DeadlinePassed: it was not ready within 120 s.
     """
+    signal.signal(signal.SIGTERM, _leave)  # so that everything below is undone on that signal too
     if data_dir is not None:
         data_dir.mkdir(parents=True, exist_ok=True)
         with _running(data_dir) as state:
@@ -69,6 +71,10 @@ def _wait(process: "subprocess.Popen[bytes]", path: Path, output: Any) -> dict[s
             raise DeadlinePassed(f"the embedded platform was not ready within {START_S:.0f} s")
         time.sleep(POLL_S)
     return state
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
