@@ -120,10 +120,11 @@ class TaskType:
     handler: Handler
     is_async: bool
     timeout_s: int
+    max_running: int | None
     summary: str
 
 
-def task_type(name: str, *, timeout_s: int = 300) -> Callable[[Handler], TaskType]:
+def task_type(name: str, *, timeout_s: int = 300, max_running: int | None = None) -> Callable[[Handler], TaskType]:
     """Make a task type of a function `(ctx: Context, payload: Model) -> Model | None`, sync or async.
 
     `name` is upper case, digits and underscores, at most 64 characters; `timeout_s` is the default bound of one
@@ -149,7 +150,9 @@ def task_type(name: str, *, timeout_s: int = 300) -> Callable[[Handler], TaskTyp
         if result is not None and not (isinstance(result, type) and issubclass(result, BaseModel)):
             raise TypeError(f"task type {name}: the return annotation must be a pydantic model or None")
         summary = (inspect.getdoc(handler) or "").partition("\n")[0]
-        return TaskType(name, payload, result, handler, inspect.iscoroutinefunction(handler), timeout_s, summary)
+        return TaskType(
+            name, payload, result, handler, inspect.iscoroutinefunction(handler), timeout_s, max_running, summary
+        )
 
     return wrap
 

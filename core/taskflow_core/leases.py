@@ -87,11 +87,11 @@ SELECT id, owner_id, type, queue, payload::text AS payload, attempt, max_attempt
 FROM tasks WHERE id = ANY(%(ids)s::uuid[]) AND worker_id = %(worker)s AND status = 'RUNNING'
 """
 
-# Without Redis: the oldest due tasks of each queue, in the order of the queues.
+# Without Redis: the oldest due tasks of each lane, in the order of the lanes.
 DUE: LiteralString = """
-SELECT t.id FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS q(name, place)
+SELECT t.id FROM unnest(%(lanes)s::text[]) WITH ORDINALITY AS q(name, place)
 CROSS JOIN LATERAL (
-  SELECT id FROM tasks WHERE queue = q.name AND finished_at IS NULL AND enqueued_at IS NOT NULL
+  SELECT id FROM tasks WHERE lane = q.name AND finished_at IS NULL AND enqueued_at IS NOT NULL
     AND status = 'PENDING' AND run_at <= clock_timestamp() AND cancel_requested_at IS NULL
     ORDER BY enqueued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) t ORDER BY q.place LIMIT %(limit)s
@@ -180,11 +180,17 @@ async def adopt(connection: AsyncConnection[Any], ids: Sequence[UUID], *, worker
         return await cursor.fetchall()
 
 
-async def due(connection: AsyncConnection[Any], queues: Sequence[str], *, limit: int) -> list[UUID]:
+async def due(connection: AsyncConnection[Any], lanes: Sequence[str], *, limit: int) -> list[UUID]:
     """Return tasks that could be claimed now, straight from the table; used while Redis is away."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(DUE, {"queues": list(queues), "limit": limit})
+        await cursor.execute(DUE, {"lanes": list(lanes), "limit": limit})
         return [row[0] for row in await cursor.fetchall()]
+
+
+async def paused(connection: AsyncConnection[Any]) -> frozenset[str]:
+    """Return the queues that nothing may be taken from."""
+    rows = await connection.execute("SELECT name FROM queues WHERE paused_at IS NOT NULL")
+    return frozenset(row[0] for row in await rows.fetchall())
 
 
 def renew(connection: Connection[Any], tasks: Iterable[Claimed], *, worker: str, lease_s: float) -> list[Held]:

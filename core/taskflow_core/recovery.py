@@ -17,7 +17,7 @@ class EnqueuedTask(NamedTuple):
     """A task that was just marked as enqueued and wants a delivery."""
 
     id: UUID
-    queue: str
+    lane: str
     enqueued_at: datetime
 
 
@@ -33,7 +33,7 @@ DUE: LiteralString = """
 UPDATE tasks SET enqueued_at = clock_timestamp() WHERE id IN (
   SELECT id FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NULL AND run_at <= clock_timestamp()
     AND status = 'PENDING' ORDER BY run_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-) RETURNING id, queue, enqueued_at
+) RETURNING id, lane, enqueued_at
 """
 
 NEXT_DUE: LiteralString = """
@@ -41,23 +41,23 @@ SELECT EXTRACT(EPOCH FROM min(run_at) - clock_timestamp())::float8
 FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NULL
 """
 
-# A loose index scan: one step for each queue, however many tasks wait.
-QUEUES: LiteralString = """
+# A loose index scan: one step for each lane, however many tasks wait.
+LANES: LiteralString = """
 WITH RECURSIVE q(name) AS (
-  (SELECT queue FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NOT NULL ORDER BY queue LIMIT 1)
+  (SELECT lane FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NOT NULL ORDER BY lane LIMIT 1)
   UNION ALL
-  SELECT (SELECT queue FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NOT NULL AND queue > q.name
-    ORDER BY queue LIMIT 1) FROM q WHERE q.name IS NOT NULL
+  SELECT (SELECT lane FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NOT NULL AND lane > q.name
+    ORDER BY lane LIMIT 1) FROM q WHERE q.name IS NOT NULL
 ) SELECT name FROM q WHERE name IS NOT NULL
 """
 
 # LEAST passes over NULL, the watermark of an empty list.
 LOST: LiteralString = """
 UPDATE tasks SET enqueued_at = clock_timestamp() WHERE id IN (
-  SELECT id FROM tasks WHERE queue = %(queue)s AND finished_at IS NULL AND enqueued_at IS NOT NULL
+  SELECT id FROM tasks WHERE lane = %(lane)s AND finished_at IS NULL AND enqueued_at IS NOT NULL
     AND enqueued_at < LEAST(%(watermark)s::timestamptz, clock_timestamp() - %(grace)s::interval)
     AND status = 'PENDING' ORDER BY enqueued_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
-) RETURNING id, queue, enqueued_at
+) RETURNING id, lane, enqueued_at
 """
 
 # Leases are looked for among what workers said they hold; the rare rest (a worker's row that was deleted by hand) is
@@ -119,20 +119,20 @@ async def next_due_s(connection: AsyncConnection[Any]) -> float | None:
     return None if row is None else row[0]
 
 
-async def queues(connection: AsyncConnection[Any]) -> list[str]:
-    """Return the queues that hold unfinished tasks."""
-    return [row[0] for row in await (await connection.execute(QUEUES)).fetchall()]
+async def lanes(connection: AsyncConnection[Any]) -> list[str]:
+    """Return the lanes that hold unfinished tasks."""
+    return [row[0] for row in await (await connection.execute(LANES)).fetchall()]
 
 
 async def mark_lost(
-    connection: AsyncConnection[Any], queue: str, *, head: datetime | None, grace: timedelta = GRACE
+    connection: AsyncConnection[Any], lane: str, *, head: datetime | None, grace: timedelta = GRACE
 ) -> list[EnqueuedTask]:
-    """Mark up to 1,000 waiting tasks of a queue whose delivery is gone and return them for a new one.
+    """Mark up to 1,000 waiting tasks of a lane whose delivery is gone and return them for a new one.
 
     Lists are first in, first out: what was enqueued before the list's head (None: the list is empty) and still waits
     is no longer in it.
     """
-    parameters = {"queue": queue, "watermark": head, "grace": grace, "batch": BATCH}
+    parameters = {"lane": lane, "watermark": head, "grace": grace, "batch": BATCH}
     return await _enqueued(connection, LOST, parameters)
 
 

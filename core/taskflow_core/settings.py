@@ -144,6 +144,8 @@ class WorkerSettings(Settings):
     """What a worker needs beside."""
 
     queues: QueueNames = "high,default,low"
+    max_running_per_owner: int | None = Field(default=None, ge=1)
+    probe_port: int = Field(default=0, ge=0, le=65_535)
     slots: int = Field(default=16, ge=1, le=1000)
     lease_s: float = Field(default=30.0, ge=1, le=3600)
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
@@ -155,6 +157,7 @@ class WorkerSettings(Settings):
 class SchedulerSettings(Settings):
     """What the scheduler needs beside."""
 
+    probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
 

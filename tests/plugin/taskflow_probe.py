@@ -55,6 +55,13 @@ async def nap(ctx: Context, payload: Nap) -> Echo:
     return Echo(value=ctx.attempt)
 
 
+@task_type("SINGLE", max_running=2)
+async def single(ctx: Context, payload: Nap) -> Echo:
+    """Sleep, two at a time on all workers together."""
+    await asyncio.sleep(payload.seconds)
+    return Echo(value=ctx.attempt)
+
+
 @task_type("NAP_SYNC")
 def nap_sync(ctx: Context, payload: Nap) -> Echo:
     """Sleep in a thread, in small steps."""

@@ -6,6 +6,7 @@ thread of its own (keeper.py), so that no handler can hold it up.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,15 @@ from uuid import UUID
 import psycopg
 from redis.exceptions import RedisError
 
-from taskflow_core import leases
+from taskflow_core import leases, limits
 from taskflow_core.database import Sessions
 from taskflow_core.handlers import Registry
 from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import failed
+from taskflow_core.limits import Limits
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
+from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
 from taskflow_worker.endings import Writer
 from taskflow_worker.inbox import Inbox
@@ -45,6 +48,7 @@ class Engine:
         inbox: Inbox,
         sessions: Sessions,
         suspended: Callable[[], bool],
+        pulse: Pulse,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -57,6 +61,11 @@ class Engine:
         self._inbox = inbox
         self._sessions = sessions
         self._suspended = suspended
+        self._pulse = pulse
+        self._limits = Limits(
+            {name: most for name in registry.names() if (type_ := registry.get(name)) and (most := type_.max_running)},
+            settings.max_running_per_owner,
+        )
         self._claims = Link(settings, service="worker-claim")
         self._reports = Link(settings, service="worker-report")
         self._writer = Writer(settings, worker_id=worker_id, written=self._written)
@@ -101,7 +110,9 @@ class Engine:
 
     async def _fetch(self) -> None:
         failures = 0
+        await self._report([])  # learns which queues are paused before the first pop
         while not self.stopping.is_set():
+            self._pulse.beat("fetch")
             free = await self._free_slots()
             if free == 0:
                 continue
@@ -136,7 +147,8 @@ class Engine:
         if self.busy < limit and len(self.runs) < limit * BACKLOG_PER_SLOT:
             return limit - self.busy
         self._changed.clear()
-        await self._changed.wait()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), REPORT_S)
         return 0
 
     async def _claim(self, task_ids: Sequence[UUID]) -> None:
@@ -150,9 +162,10 @@ class Engine:
                     claimed = [task for task in claimed if task.id not in self.runs]
                 else:
                     claimed = []
-                claimed += await leases.claim(
+                claimed += await limits.claim(
                     connection,
                     task_ids,
+                    limits=self._limits,
                     worker=self.worker_id,
                     held=list(self.runs),
                     lease_s=self.settings.lease_s,
@@ -205,6 +218,7 @@ class Engine:
         reported = 0.0
         while True:
             await asyncio.sleep(WATCH_S)
+            self._pulse.beat("watch")
             now = time.monotonic()
             for run in list(self.runs.values()):
                 if run.task is None:
@@ -219,11 +233,12 @@ class Engine:
                 await self._report([run for run in self.runs.values() if run.task and now - run.started > REPORT_S / 2])
 
     async def _report(self, runs: Sequence[Run]) -> None:
-        if not runs:
-            return
         progress = [(run, run.unsent_progress) for run in runs]
         try:
             connection = await self._reports.get()
+            self._inbox.paused = await leases.paused(connection)
+            if not runs:
+                return
             rows = [(run.claimed, value) for run, value in progress]
             held = await leases.report(connection, rows, worker=self.worker_id)
         except (psycopg.Error, OSError) as error:

@@ -18,6 +18,7 @@ from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.handlers import Registry
 from taskflow_core.links import pause
 from taskflow_core.logs import configure_logs, get_logger
+from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import connect_redis
 from taskflow_core.settings import WorkerSettings, load_or_exit
 from taskflow_worker.engine import Engine
@@ -55,6 +56,7 @@ class Process:
             socket_connect_timeout=settings.redis_timeout_s,
         )
         self.rq = TaskFlowWorker(queues, name=self.identity.name, connection=connection, loop=self._loop)
+        self.pulse = Pulse(watch=30.0, fetch=60.0)
         self._suspended = False
 
     def _loop(self) -> bool:
@@ -70,6 +72,7 @@ class Process:
             inbox=Inbox(client, self.identity.queues),
             sessions=create_sessions(database),
             suspended=lambda: self._suspended,
+            pulse=self.pulse,
         )
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, engine.stop)
@@ -136,7 +139,9 @@ def main() -> None:
     """Run a worker until SIGTERM or SIGINT; status 0 when every task ended or was given back."""
     settings = load_or_exit(WorkerSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="worker")
-    clean = Process(settings, Registry.load()).rq.work()
+    process = Process(settings, Registry.load())
+    serve_probes(settings.probe_port, process.pulse)
+    clean = process.rq.work()
     log.info("worker.stopped", clean=clean)
     if not clean:
         sys.stdout.flush()

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from taskflow_core import recovery
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import configure_logs, get_logger
+from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.recovery import EnqueuedTask
 from taskflow_core.settings import SchedulerSettings, load_or_exit
@@ -47,6 +48,7 @@ class Scheduler:
     def __init__(self, settings: SchedulerSettings) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
+        self.pulse = Pulse(jobs=60.0)
         self._queue = DeliveryQueue(connect_redis(settings))
         self._link = Link(settings, service="scheduler")
         self._jobs = [
@@ -64,6 +66,7 @@ class Scheduler:
             try:
                 connection = await self._link.get()
                 await self._run_due_jobs(connection)
+                self.pulse.beat("jobs")
                 wait_s = await self._until_next(connection)
                 failures = 0
             except (psycopg.Error, OSError) as error:
@@ -104,19 +107,19 @@ class Scheduler:
     async def recover_lost(self, connection: Connection) -> bool:
         """Enqueue again what waits in the table and is no longer in its list; skipped while Redis is away."""
         try:
-            names = await recovery.queues(connection)
+            lanes = await recovery.lanes(connection)
             emptied = await self._was_emptied(connection)
-            heads = await self._queue.heads(names) if names else {}
+            heads = await self._queue.heads(lanes) if lanes else {}
         except (RedisError, OSError) as error:
             log.warning("redis.away", reason=str(error) or type(error).__name__)
             return False
         grace = timedelta() if emptied else recovery.GRACE
         more = False
-        for name, head in heads.items():
+        for lane, head in heads.items():
             lost = await recovery.mark_lost(
-                connection, name, head=None if head is None else head.enqueued_at, grace=grace
+                connection, lane, head=None if head is None else head.enqueued_at, grace=grace
             )
-            more |= await self._deliver("tasks.lost", lost, queue=name)
+            more |= await self._deliver("tasks.lost", lost, lane=lane)
         if emptied and not more:
             await self._queue.redis.set(EPOCH_KEY, await recovery.epoch(connection))
         return more
@@ -152,6 +155,7 @@ class Scheduler:
 
 async def _serve(settings: SchedulerSettings) -> None:
     scheduler = Scheduler(settings)
+    serve_probes(settings.probe_port, scheduler.pulse)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, scheduler.stopping.set)

@@ -14,7 +14,7 @@ from taskflow_cli.embedded.errors import CannotStart
 from taskflow_cli.embedded.lines import Sink, Tail, pump
 from taskflow_cli.embedded.process import Launch, command_line
 
-POLL_S = 0.02
+POLL_S = 0.1
 HEALTHY_S = 60.0
 BACKOFF_BASE_S = 0.5
 BACKOFF_CAP_S = 30.0
@@ -28,7 +28,7 @@ class Child:
 
     name: str
     launch: Launch
-    is_ready: Callable[[], bool] | None = None
+    is_ready: Callable[[], bool]
     ready_timeout_s: float = 60.0
     stop_signal: signal.Signals = signal.SIGTERM
     hurry_signal: signal.Signals = signal.SIGKILL
@@ -63,7 +63,8 @@ class Keeper:
         self._output = Tail(sink)
         self._around = surroundings
         self._stopping = asyncio.Event()
-        self._first_end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._early_end: int | None = None
+        self._is_up = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,12 +75,15 @@ class Keeper:
         """
         self._task = asyncio.create_task(self._keep(), name=f"keep {self.child.name}")
         deadline = time.monotonic() + self.child.ready_timeout_s
-        while not (self.child.is_ready is None or await asyncio.to_thread(self.child.is_ready)):
-            if self._first_end.done():
-                raise self._failed(ending(self._first_end.result()) + " before it was ready")
+        while not await asyncio.to_thread(self.child.is_ready):
+            if self._early_end is not None:
+                break
             if time.monotonic() > deadline:
                 raise self._failed(f"was not ready within {self.child.ready_timeout_s:.0f} s")
             await asyncio.sleep(POLL_S)
+        if self._early_end is not None:
+            raise self._failed(ending(self._early_end) + " before it was ready")
+        self._is_up = True
 
     async def stop(self) -> None:
         """Stop the child: its signal, its grace, then by force. Nothing of its process group is left."""
@@ -103,8 +107,9 @@ class Keeper:
                 status = os.EX_OSERR
             if self._stopping.is_set():
                 return
-            if not self._first_end.done():
-                self._first_end.set_result(status)
+            if not self._is_up:
+                self._early_end = status
+                return
             lived = time.monotonic() - began
             failures = 1 if lived >= HEALTHY_S else failures + 1
             wait = backoff(failures, chance=random.random())  # noqa: S311 spreads restarts, guards nothing

@@ -29,11 +29,12 @@ log = get_logger(__name__)
 class Mailbox:
     """A folder of `.eml` files, oldest first by name."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, limit: int = MAX_MESSAGES) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for unfinished in folder.glob("*.unfinished"):
             unfinished.unlink()
         self._folder = folder
+        self._limit = limit
         self._names = deque(sorted(path.name for path in folder.glob("*.eml")))
 
     def store(self, content: bytes, *, sender: str, recipients: list[str]) -> str:
@@ -50,7 +51,7 @@ class Mailbox:
         unfinished.write_bytes("".join(f"{line}\r\n" for line in envelope).encode() + content)
         unfinished.rename(self._folder / name)
         self._names.append(name)
-        while len(self._names) > MAX_MESSAGES:
+        while len(self._names) > self._limit:
             (self._folder / self._names.popleft()).unlink(missing_ok=True)
         return name
 

@@ -177,6 +177,7 @@ async def _serve(platform: Platform) -> int:
     if starting.done():
         say(_welcome(platform, starting.result(), time.monotonic() - began))
         await asked
+        say("Stopping; Ctrl-C again makes it quick.")
         await platform.stop()
     else:
         starting.cancel()
