@@ -142,6 +142,7 @@ class ApiSettings(Settings):
     refresh_absolute_ttl_s: int = Field(default=30 * 86_400, ge=60, le=YEAR_S)
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=0, le=65_535)
+    trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: int = Field(default=100_000, ge=1, le=1_000_000_000)
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
