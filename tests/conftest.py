@@ -50,13 +50,27 @@ def running(launch: Launch, *, ready: Callable[[], bool], stop: signal.Signals, 
             process.wait(timeout=10)
 
 
-@pytest.fixture(scope="session")
-def server_dir() -> Iterator[Path]:
+@contextmanager
+def open_folder() -> Iterator[Path]:
     """Make a folder that PostgreSQL's own account may enter (pytest's temporary folders are closed to others)."""
     folder = Path(tempfile.mkdtemp(prefix="taskflow-tests-"))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """Return the folder of the session's servers."""
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Return where a test's own embedded platform may keep its data; the space in the name is part of the test."""
+    with open_folder() as parent:
+        yield parent / "data folder"
 
 
 @pytest.fixture(scope="session")
