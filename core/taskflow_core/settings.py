@@ -87,11 +87,6 @@ def _long_secret(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def _allow_list(text: str) -> str:
-    AllowList.parse(text)
-    return text
-
-
 def _queue_names(value: str) -> str:
     names = value.split(",")
     if len(set(names)) != len(names) or len(names) > MAX_QUEUES or not all(map(QUEUE_NAME.fullmatch, names)):
@@ -100,6 +95,11 @@ def _queue_names(value: str) -> str:
             "characters a-z 0-9 _ . - and starting with a letter or digit, such as high,default,low"
         )
     return value
+
+
+def _allow_list(text: str) -> str:
+    AllowList.parse(text)
+    return text
 
 
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
