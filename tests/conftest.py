@@ -108,9 +108,9 @@ def template_database(postgres_url: str, redis_url: str) -> str:
     return TEMPLATE
 
 
-@pytest.fixture
-def settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
-    """Return settings of a fresh, migrated database and an empty Valkey; both are gone after the test."""
+@contextmanager
+def fresh_settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
+    """Make a migrated database, empty Valkey, and drop the database when the block ends."""
     name = f"test_{uuid4().hex[:12]}"
     identifier = sql.Identifier(name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
@@ -120,6 +120,20 @@ def settings(postgres_url: str, redis_url: str, template_database: str) -> Itera
     yield settings_for(with_database(postgres_url, name), redis_url)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture
+def settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
+    """Return settings of a fresh, migrated database and an empty Valkey; both are gone after the test."""
+    with fresh_settings(postgres_url, redis_url, template_database) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def module_settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
+    """Return settings like `settings`, shared by the tests of a module that leave nothing behind for each other."""
+    with fresh_settings(postgres_url, redis_url, template_database) as settings:
+        yield settings
 
 
 @pytest.fixture
