@@ -203,7 +203,7 @@ def test_listing_all_follows_pages_and_shows_whole_ids(ada: Person) -> None:
     assert [task["id"] for task in ada.run("ls", "--all", "--json").json] == ids[::-1]
     assert ada.run("ls", "--type", "SYNC", "--json").json == []
     table = ada.run("ls").out.splitlines()
-    assert table[0].split() == ["ID", "TYPE", "STATE", "ATTEMPT", "QUEUE", "CREATED", "TITLE"]
+    assert table[0].split() == ["ID", "TYPE", "STATE", "AGE", "QUEUE", "TITLE"]
     assert [line.split()[0] for line in table[1:]] == ids[::-1]
 
 
