@@ -230,6 +230,6 @@ def test_the_demo_completes_every_type_and_finds_its_mail(stranger: Person) -> N
     assert "records 200, pages 5, created 200, updated 0, unchanged 0" in done.out
     assert "created 0, updated 0, unchanged 200" in done.out
     assert "All done in" in done.out
-    made = sorted(path.suffix for path in (stranger.folder / ".taskflow/demo").glob("*/*"))
-    assert made == [".csv", ".html", ".pdf", ".xlsx"]
+    made = {path.suffix for path in (stranger.folder / ".taskflow/demo").glob("*/*") if path.stat().st_size}
+    assert made == {".csv", ".html", ".pdf", ".xlsx"}
     assert not stranger.credentials.exists(), "the demo's user is thrown away"
