@@ -31,6 +31,7 @@ def create_engine(
         max_overflow=0,
         pool_timeout=settings.database_timeout_s,
         pool_pre_ping=False,
+        hide_parameters=True,  # they hold payloads and password hashes; errors end up in logs
         json_serializer=dumps,
         json_deserializer=orjson.loads,
         connect_args=connect_args(settings, service=service, patience=patience),
@@ -43,7 +44,8 @@ def connect_args(settings: Settings, *, service: str, patience: float = 1.0) -> 
     return {
         "application_name": f"taskflow-{service}",
         "connect_timeout": max(2, int(settings.database_timeout_s)),
-        "options": f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms * 6}",
+        "options": f"-c timezone=UTC -c statement_timeout={timeout_ms} "
+        f"-c idle_in_transaction_session_timeout={timeout_ms * 6}",
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

@@ -119,33 +119,28 @@ WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING'
 # A task that was asked to stop does not go back to PENDING: it is CANCELED.
 FINISH: LiteralString = """
 WITH d AS (
-  SELECT id, fence, outcome, result, error, run_at, delay_s, refund,
-    status AS wanted FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(outcomes)s::text[], %(statuses)s::text[],
-    %(results)s::text[], %(errors)s::text[], %(run_ats)s::timestamptz[], %(delays)s::float8[], %(refunds)s::int[])
-    AS d(id, fence, outcome, status, result, error, run_at, delay_s, refund)
-), held AS (
-  SELECT t.id, t.claimed_at, t.fence AS old_fence, t.attempt AS old_attempt, t.worker_id AS old_worker,
-    CASE WHEN d.wanted = 'PENDING' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE d.wanted END AS target,
-    d.outcome, d.result, d.error, d.run_at, d.delay_s, d.refund
-  FROM tasks t JOIN d ON t.id = d.id AND t.fence = d.fence
-  WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING' ORDER BY t.id FOR UPDATE OF t
+  SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(attempts)s::int[], %(claimed)s::timestamptz[],
+    %(outcomes)s::text[], %(statuses)s::text[], %(results)s::text[], %(errors)s::text[], %(run_ats)s::timestamptz[],
+    %(delays)s::float8[], %(refunds)s::int[])
+    AS d(id, fence, attempt, claimed_at, outcome, status, result, error, run_at, delay_s, refund)
 ), ended AS (
-  UPDATE tasks t SET status = h.target, result = h.result::jsonb, error = h.error::jsonb,
-    attempt = t.attempt - h.refund, fence = t.fence + (h.target = 'PENDING')::int, lease_expires_at = NULL,
-    worker_id = CASE WHEN h.target = 'PENDING' THEN NULL ELSE t.worker_id END,
-    run_at = CASE WHEN h.target = 'PENDING'
-      THEN COALESCE(h.run_at, clock_timestamp() + make_interval(secs => h.delay_s)) ELSE t.run_at END,
-    enqueued_at = CASE WHEN h.target = 'PENDING' THEN NULL ELSE t.enqueued_at END,
-    finished_at = CASE WHEN h.target <> 'PENDING' THEN clock_timestamp() END,
+  UPDATE tasks t SET
+    status = CASE WHEN d.status = 'PENDING' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE d.status END,
+    finished_at = CASE WHEN d.status <> 'PENDING' OR t.cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
+    enqueued_at = CASE WHEN d.status <> 'PENDING' OR t.cancel_requested_at IS NOT NULL THEN t.enqueued_at END,
+    worker_id = CASE WHEN d.status <> 'PENDING' THEN t.worker_id END,
+    run_at = CASE WHEN d.status <> 'PENDING' THEN t.run_at
+      ELSE COALESCE(d.run_at, clock_timestamp() + make_interval(secs => d.delay_s)) END,
+    result = d.result::jsonb, error = d.error::jsonb, attempt = t.attempt - d.refund, lease_expires_at = NULL,
     row_version = t.row_version + 1, updated_at = clock_timestamp()
-  FROM held h WHERE t.id = h.id
-  RETURNING t.id, t.owner_id, h.target, h.outcome, h.error, h.old_fence, h.old_attempt, h.old_worker, h.claimed_at
+  FROM d WHERE t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
+  RETURNING t.id, t.owner_id, t.status, d.fence, d.attempt, d.claimed_at, d.outcome, d.error
 ), attempt AS (
   INSERT INTO task_attempts (task_id, fence, attempt, worker_id, outcome, error, started_at, finished_at)
-  SELECT id, old_fence, old_attempt, old_worker, outcome, error::jsonb, claimed_at, clock_timestamp() FROM ended
+  SELECT id, fence, attempt, %(worker)s, outcome, error::jsonb, claimed_at, clock_timestamp() FROM ended
 ), event AS (
   INSERT INTO task_events (task_id, owner_id, kind, attempt, data)
-  SELECT id, owner_id, 'task.' || CASE WHEN target = 'PENDING' THEN outcome ELSE lower(target) END, old_attempt,
+  SELECT id, owner_id, 'task.' || CASE WHEN status = 'PENDING' THEN outcome ELSE lower(status) END, attempt,
     error::jsonb FROM ended
 )
 SELECT id FROM ended
@@ -167,7 +162,7 @@ async def claim(
     `held` is everything the worker still runs; together with `ids` it is kept in the worker's row, where the
     scheduler looks for expired leases.
     """
-    wanted = sorted(ids)  # one order for all workers: no deadlock over duplicates
+    wanted = sorted(ids)  # every statement here locks rows in the order of their ids: no deadlocks
     async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
         await cursor.execute(CLAIM, {"ids": wanted, "held": [*held, *wanted], "worker": worker, "lease_s": lease_s})
         return await cursor.fetchall()
@@ -195,7 +190,7 @@ async def paused(connection: AsyncConnection[Any]) -> frozenset[str]:
 
 def renew(connection: Connection[Any], tasks: Iterable[Claimed], *, worker: str, lease_s: float) -> list[Held]:
     """Extend the leases; blocking, for the thread that keeps them."""
-    rows = list(tasks)
+    rows = sorted(tasks, key=lambda task: task.id)
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(
             RENEW,
@@ -213,6 +208,7 @@ async def report(
     connection: AsyncConnection[Any], progress: Sequence[tuple[Claimed, dict[str, Any] | None]], *, worker: str
 ) -> list[Held]:
     """Write the progress that changed (None: unchanged) and return what is still held, with wishes to cancel."""
+    progress = sorted(progress, key=lambda item: item[0].id)
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
             REPORT,
@@ -228,11 +224,14 @@ async def report(
 
 def finish_parameters(finished: Sequence[Finished], *, worker: str) -> dict[str, Any]:
     """Return the parameters of FINISH."""
+    finished = sorted(finished, key=lambda item: item.task.id)
     endings = [item.ending for item in finished]
     return {
         "worker": worker,
         "ids": [item.task.id for item in finished],
         "fences": [item.task.fence for item in finished],
+        "attempts": [item.task.attempt for item in finished],
+        "claimed": [item.task.claimed_at for item in finished],
         "outcomes": [ending.outcome.value for ending in endings],
         "statuses": [ending.status.value for ending in endings],
         "results": [ending.result_json for ending in endings],

@@ -9,12 +9,14 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from taskflow_core.addresses import AllowList
 
 PREFIX = "TASKFLOW_"
 SECRETS_DIR = "/run/secrets/taskflow"
@@ -95,6 +97,11 @@ def _queue_names(value: str) -> str:
     return value
 
 
+def _allow_list(text: str) -> str:
+    AllowList.parse(text)
+    return text
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
@@ -135,6 +142,7 @@ class ApiSettings(Settings):
     refresh_absolute_ttl_s: int = Field(default=30 * 86_400, ge=60, le=YEAR_S)
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=0, le=65_535)
+    trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: int = Field(default=100_000, ge=1, le=1_000_000_000)
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
@@ -151,7 +159,7 @@ class WorkerSettings(Settings):
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
     smtp_url: SecretStr | None = None
     mail_from: str = "taskflow@localhost"
-    fetch_allow_hosts: str = ""
+    fetch_allow_hosts: Annotated[str, AfterValidator(_allow_list)] = ""
 
 
 class SchedulerSettings(Settings):
@@ -165,17 +173,21 @@ class SchedulerSettings(Settings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(kind: type[S]) -> S:
-    """Read settings of that kind from the environment, once.
+class Loader(Protocol):
+    """A cached function; functools alone would lose the kind that it returns."""
 
-    Raises:
-        BadSettings: with a sentence for each variable that is missing or wrong.
-    """
-    return cast("S", _read(kind))
+    def __call__(self, kind: type[S], /) -> S:
+        """Read settings of that kind from the environment, once.
+
+        Raises:
+            BadSettings: with a sentence for each variable that is missing or wrong.
+        """
+
+    def cache_clear(self) -> None:
+        """Forget what was read."""
 
 
-@cache
-def _read(kind: type[BaseSettings]) -> BaseSettings:
+def _read(kind: type[S]) -> S:
     folder = _secrets_dir()
     try:
         return kind(_secrets_dir=folder)
@@ -184,6 +196,9 @@ def _read(kind: type[BaseSettings]) -> BaseSettings:
     except SettingsError as error:
         cause = type(error.__cause__).__name__  # its text may quote the file
         raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: in {folder}, {error}: {cause}."]) from None
+
+
+load = cast("Loader", cache(_read))
 
 
 def _secrets_dir() -> str | None:

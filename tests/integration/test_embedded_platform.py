@@ -222,6 +222,16 @@ def test_secrets_are_made_once_for_the_owner_alone(start: Starter) -> None:
     assert not [name for name, path in secrets.items() if path.read_text() in printed]
 
 
+async def test_data_of_a_newer_version_is_refused_in_words(start: Starter) -> None:
+    options = PlatformOptions(data_dir=start.folder, api_port=0, quiet=True)
+    async with Platform(options, apps=lambda _site: []) as platform:
+        assert platform.state is not None
+        with psycopg.connect(platform.state.database_url) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = 'later'")
+    with pytest.raises(CannotStart, match=r"the schema cannot be migrated: the database is at revision later"):
+        await Platform(options, apps=lambda _site: []).start()
+
+
 async def test_a_lost_database_password_is_named(start: Starter) -> None:
     options = PlatformOptions(data_dir=start.folder, api_port=0, quiet=True)
     async with Platform(options, apps=lambda _site: []):

@@ -38,7 +38,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "expires_at": TIME,
         "family_expires_at": TIME,
     },
-    "tasks": {"id": ID, "owner_id": ID, "type": "EMAIL", "payload": Jsonb({}), "created_at": TIME},
+    "tasks": {"id": ID, "owner_id": ID, "type": "EMAIL", "lane": "default", "payload": Jsonb({}), "created_at": TIME},
     "task_attempts": {
         "task_id": ID,
         "fence": 1,

@@ -1,6 +1,8 @@
 """What the embedded platform decides without any process: lines, backoff, environments, leftovers."""
 
 import os
+import shutil
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,14 +99,13 @@ def test_a_pid_file_that_names_another_program_is_removed(tmp_path: Path) -> Non
     assert not (tmp_path / "postmaster.pid").exists()
 
 
-def test_a_data_folder_that_postgresql_may_not_enter_is_kept_elsewhere(tmp_path: Path) -> None:
+def test_a_data_folder_that_postgresql_may_not_enter_points_to_one_elsewhere(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    elsewhere = Path("/tmp") / f"taskflow-test-{os.getpid()}"  # noqa: S108 pytest's own folders are closed to others
+    elsewhere = Path(tempfile.mkdtemp())  # pytest's own folders are closed to others
+    elsewhere.chmod(0o755)
     home = postgres.home_for(closed, elsewhere=elsewhere)
-    if unprivileged() is None:
-        assert home == closed
-    else:
-        assert home.parent == elsewhere
-        home.rmdir()
-        elsewhere.rmdir()
+    assert home == closed if unprivileged() is None else home.parent == elsewhere
+    moved = closed.rename(tmp_path / "moved")
+    assert postgres.home_for(moved, elsewhere=elsewhere) == (moved if unprivileged() is None else home)
+    shutil.rmtree(elsewhere)

@@ -25,9 +25,9 @@ def complete(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TASKFLOW_DATABASE_URL", DATABASE)
     monkeypatch.setenv("TASKFLOW_REDIS_URL", REDIS)
     monkeypatch.setenv("TASKFLOW_JWT_SECRET", SECRET)
-    settings._read.cache_clear()
+    load.cache_clear()
     yield
-    settings._read.cache_clear()
+    load.cache_clear()
 
 
 def problems(kind: type[Settings]) -> list[str]:

@@ -21,7 +21,7 @@ DATABASE = "taskflow"
 # What a Python program needs from the outside: where programs, its home and scratch space are, language, proxies.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY")
 PREFIX = "TASKFLOW_"
-SENSITIVE = ("URL", "SECRET", "PASSWORD", "TOKEN", "KEY")
+OURS = ("URL", "HOST", "PORT", "SECRET", "PASSWORD", "TOKEN", "KEY")  # endings of what this platform decides itself
 IS_CONNECTED = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE %s AND datname = current_database()"
 IS_REGISTERED = "SELECT 1 FROM workers WHERE heartbeat_at >= %s"
 
@@ -128,7 +128,7 @@ def worker_child(site: Site) -> Child:
 def tunables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the user's own `TASKFLOW_*` settings that hold no address and no secret."""
     mine = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
-    return {name: value for name, value in mine.items() if not name.endswith(SENSITIVE)}
+    return {name: value for name, value in mine.items() if not name.endswith(OURS)}
 
 
 def _python_child(

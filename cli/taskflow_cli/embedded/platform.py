@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from pydantic import SecretStr
+from sqlalchemy.exc import DBAPIError
 
 from taskflow_cli.embedded import datadir, postgres, valkey
 from taskflow_cli.embedded.children import DATABASE, Site, app_children, database_child, redis_child
@@ -106,22 +107,22 @@ class Platform:
     async def _bring_up(self, api_port: int) -> State:
         self._own = self._sink("taskflow")
         self._guard = Guard()
+        around = Surroundings(self._own.write, self._guard.started, self._guard.ended, self._hurry)
         home = await asyncio.to_thread(postgres.home_for, self.folder)
         programs = await asyncio.to_thread(postgres.find, home)
         data = postgres.data_folder(programs, home)
-        site, postgres_port, redis_port = _site(self.options, self.folder, api_port, has_data=data.is_dir())
+        site, postgres_port, redis_port = _site(self.options, self.folder, api_port, data)
         settings = Settings(database_url=SecretStr(site.database_url), redis_url=SecretStr(site.redis_url))
         maintenance = postgres.url(_database_password(self.folder), postgres_port, "postgres")
         await asyncio.to_thread(_prepare_postgres, programs, data, _database_password(self.folder))
-        await self._start(database_child(programs, data, postgres_port, maintenance))
+        await self._start(around, database_child(programs, data, postgres_port, maintenance))
         await asyncio.to_thread(postgres.ensure_database, maintenance, DATABASE)
         redis_folder = self.folder / "valkey"
         valkey.initialise(redis_folder, redis_port, _redis_password(self.folder))
-        await self._start(redis_child(await asyncio.to_thread(valkey.find), redis_folder, site.redis_url))
-        await asyncio.to_thread(schema.migrate, settings)
-        self._own.write("schema is up to date")
-        for child in self._apps(site):
-            await self._start(child)
+        await self._start(around, redis_child(await asyncio.to_thread(valkey.find), redis_folder, site.redis_url))
+        await asyncio.to_thread(_migrate, settings)
+        around.say("schema is up to date")
+        await self._start(around, *self._apps(site))
         return State(
             api_url=site.api_url,
             mail_dir=str(site.mail_dir),
@@ -131,13 +132,19 @@ class Platform:
             redis_url=site.redis_url,
         )
 
-    async def _start(self, child: Child) -> None:
-        assert self._own is not None and self._guard is not None  # noqa: S101, PT018 set by _bring_up before
-        around = Surroundings(self._own.write, self._guard.started, self._guard.ended, self._hurry)
-        keeper = Keeper(child, self._sink(child.name), around)
-        self._keepers.append(keeper)
-        await keeper.start()
-        self._own.write(f"{child.name} is ready")
+    async def _start(self, around: Surroundings, *children: Child) -> None:
+        """Start children that do not need each other, and wait for all; the first that fails ends the wait."""
+        keepers = [Keeper(child, self._sink(child.name), around) for child in children]
+        self._keepers += keepers
+        starts = [asyncio.create_task(_until_ready(keeper, around)) for keeper in keepers]
+        try:
+            done, _ = await asyncio.wait(starts, return_when=asyncio.FIRST_EXCEPTION) if starts else (set(), set())
+        finally:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+        for start in done:
+            start.result()
 
     def _sink(self, name: str) -> Sink:
         if not self.options.quiet:
@@ -146,6 +153,11 @@ class Platform:
         logs = self.folder / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         return File(logs / f"{name}.log")
+
+
+async def _until_ready(keeper: Keeper, around: Surroundings) -> None:
+    await keeper.start()
+    around.say(f"{keeper.child.name} is ready")
 
 
 def run_platform(options: PlatformOptions, *, apps: Callable[[Site], Sequence[Child]] = app_children) -> int:
@@ -158,6 +170,9 @@ def run_platform(options: PlatformOptions, *, apps: Callable[[Site], Sequence[Ch
     except CannotStart as error:
         sys.stderr.write(f"taskflow: {error.message}\n")
         return error.status
+    except OSError as error:
+        sys.stderr.write(f"taskflow: {error.filename or 'the platform'}: {error.strerror}\n")
+        return 1
 
 
 async def _serve(platform: Platform) -> int:
@@ -214,12 +229,12 @@ def _api_port(options: PlatformOptions) -> int:
     )
 
 
-def _site(options: PlatformOptions, folder: Path, api_port: int, *, has_data: bool) -> tuple[Site, int, int]:
+def _site(options: PlatformOptions, folder: Path, api_port: int, data: Path) -> tuple[Site, int, int]:
     """Return where this run's parts are, and the ports of PostgreSQL and Valkey."""
-    if has_data and not (folder / "secrets" / "database").exists():
+    if data.is_dir() and not (folder / "secrets" / "database").exists():
         raise CannotStart(
-            f"{folder} holds a database, but its password {folder / 'secrets' / 'database'} is gone: "
-            "restore that file, or remove the folder to start anew.",
+            f"{data} holds a database, but its password {folder / 'secrets' / 'database'} is gone: "
+            f"restore that file, or remove {data} to start anew.",
             status=2,
         )
     postgres_port, redis_port = free_port(), free_port()
@@ -241,6 +256,13 @@ def _site(options: PlatformOptions, folder: Path, api_port: int, *, has_data: bo
 def _prepare_postgres(programs: postgres.Programs, data: Path, password: str) -> None:
     postgres.initialise(programs, data, password)
     postgres.end_leftover(data)
+
+
+def _migrate(settings: Settings) -> None:
+    try:
+        schema.migrate(settings)
+    except (schema.UnknownRevision, DBAPIError) as error:
+        raise CannotStart(f"the schema cannot be migrated: {error}.") from None
 
 
 def _database_password(folder: Path) -> str:

@@ -1,6 +1,5 @@
 """PostgreSQL as a child process: where its programs are, how a data folder is made, how it runs and answers."""
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -42,14 +41,20 @@ class Programs:
 def home_for(data_dir: Path, *, elsewhere: Path = SHARED_HOME) -> Path:
     """Return the folder to keep PostgreSQL's files in: the data folder, unless its account could not enter there.
 
-    Root's home is closed to the unprivileged account that PostgreSQL runs as; a folder of its own then stands in.
+    Root's home is closed to the unprivileged account that PostgreSQL runs as; a new folder then stands in, and the
+    data folder remembers it: who removes the data folder starts anew, who moves it takes the database along.
     """
-    if unprivileged() is None or open_to_others(data_dir):
+    pointer = data_dir / "postgres-elsewhere"
+    if pointer.exists():
+        return Path(pointer.read_text().strip())
+    if unprivileged() is None or open_to_others(data_dir) or any(data_dir.glob("postgres-*")):
         return data_dir
-    home = elsewhere / hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
-    home.mkdir(mode=0o711, parents=True, exist_ok=True)
+    elsewhere.mkdir(mode=0o755, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=f"{data_dir.parent.name}-", dir=elsewhere))
+    home.chmod(0o711)
     if not open_to_others(home):
         raise CannotStart(f"PostgreSQL does not run as root, and its account may not enter {data_dir} or {home}.")
+    pointer.write_text(f"{home}\n")
     return home
 
 

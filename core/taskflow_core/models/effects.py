@@ -11,13 +11,16 @@ from taskflow_core.models.columns import Json, now_field, time_field
 
 
 class EmailSend(SQLModel, table=True):
-    """A mail that is about to be sent (`sent_at` is null) or was: a retry looks here first."""
+    """A mail that is about to be sent (`sent_at` is null) or was: a retry looks here first.
+
+    `recipients` holds {"address": ..., "refused": the server's words or null} for each.
+    """
 
     __tablename__ = "email_sends"
 
     task_id: UUID = Field(primary_key=True, sa_column_args=[ForeignKey("tasks.id", ondelete="CASCADE")])
     message_id: str = Field(sa_type=Text)
-    recipients: list[str] = Field(sa_type=JSONB)
+    recipients: list[Json] = Field(sa_type=JSONB)
     sent_at: datetime | None = time_field()
     created_at: datetime = now_field()
 

@@ -1,0 +1,1 @@
+"""The task types of the box: EMAIL, REPORT and SYNC."""
