@@ -10,7 +10,7 @@ T = TypeVar("T")
 INTERVAL_S = 0.02
 
 
-def eventually(check: Callable[[], T], timeout: float = 30.0) -> T:
+def eventually(check: Callable[[], T | None], timeout: float = 30.0) -> T:
     """Call `check` until it answers something true and return that; AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := check()):
@@ -20,7 +20,7 @@ def eventually(check: Callable[[], T], timeout: float = 30.0) -> T:
     return answer
 
 
-async def eventually_async(check: Callable[[], Awaitable[T]], timeout: float = 30.0) -> T:  # noqa: ASYNC109 polls
+async def eventually_async(check: Callable[[], Awaitable[T | None]], timeout: float = 30.0) -> T:  # noqa: ASYNC109 polls
     """Await `check` until it answers something true and return that; AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (answer := await check()):

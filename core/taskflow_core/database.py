@@ -18,27 +18,34 @@ def dumps(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def create_engine(settings: Settings, *, service: str) -> AsyncEngine:
-    """Return an engine whose waits are all bounded: connect, checkout, each statement, idle transactions."""
+def create_engine(
+    settings: Settings, *, service: str, pool_size: int | None = None, patience: float = 1.0
+) -> AsyncEngine:
+    """Return an engine whose waits are all bounded: connect, checkout, each statement, idle transactions.
+
+    `pool_size` replaces the setting; `patience` multiplies the bounds of statements and idle transactions.
+    """
     return create_async_engine(
         settings.database_url.get_secret_value(),
-        pool_size=settings.database_pool_size,
+        pool_size=pool_size or settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_timeout_s,
         pool_pre_ping=False,
+        hide_parameters=True,  # they hold payloads and password hashes; errors end up in logs
         json_serializer=dumps,
         json_deserializer=orjson.loads,
-        connect_args=connect_args(settings, service=service),
+        connect_args=connect_args(settings, service=service, patience=patience),
     )
 
 
-def connect_args(settings: Settings, *, service: str) -> dict[str, Any]:
+def connect_args(settings: Settings, *, service: str, patience: float = 1.0) -> dict[str, Any]:
     """Return psycopg's arguments for one connection."""
-    timeout_ms = int(settings.database_timeout_s * 1000)
+    timeout_ms = int(settings.database_timeout_s * patience * 1000)
     return {
         "application_name": f"taskflow-{service}",
         "connect_timeout": max(2, int(settings.database_timeout_s)),
-        "options": f"-c statement_timeout={timeout_ms} -c idle_in_transaction_session_timeout={timeout_ms * 6}",
+        "options": f"-c timezone=UTC -c statement_timeout={timeout_ms} "
+        f"-c idle_in_transaction_session_timeout={timeout_ms * 6}",
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,

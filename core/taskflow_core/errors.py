@@ -10,7 +10,11 @@ TaskFlowError
 │   ├── DuplicateTask        an unfinished task holds the same deduplication key
 │   ├── AlreadyRegistered    the email address has an account
 │   └── IdempotencyConflict  the same Idempotency-Key is in flight
+├── BadJson                  the body is not JSON
+├── WrongMediaType           the body is of another kind than the one that is read here
 ├── Invalid                  the request cannot be understood, each field named
+│   ├── UnknownType          no task type of that name is installed
+│   ├── BadCursor            a page cursor is not ours, or of another filter
 │   └── IdempotencyMismatch  the Idempotency-Key was used with another request
 ├── TooLarge                 a payload or body is over its bound
 ├── TooMany                  a quota or a rate is exhausted
@@ -96,6 +100,18 @@ class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
 
 
+class BadJson(TaskFlowError):
+    """The body is not JSON (RFC 8259)."""
+
+    code = "bad_json"
+
+
+class WrongMediaType(TaskFlowError):
+    """The body's Content-Type is not the one that is read here."""
+
+    code = "unsupported_media_type"
+
+
 class Invalid(TaskFlowError):
     """The request is well-formed JSON but its content is wrong; each field is named."""
 
@@ -104,6 +120,18 @@ class Invalid(TaskFlowError):
     def __init__(self, message: str, fields: Sequence[FieldProblem] = ()) -> None:
         super().__init__(message)
         self.fields = tuple(fields)
+
+
+class UnknownType(Invalid):
+    """No task type of that name is installed."""
+
+    code = "unknown_type"
+
+
+class BadCursor(Invalid):
+    """A page cursor was not made here, was changed, or belongs to another filter."""
+
+    code = "bad_cursor"
 
 
 class IdempotencyMismatch(Invalid):

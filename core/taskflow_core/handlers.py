@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.typing import FilteringBoundLogger
 
 ENTRY_POINT_GROUP = "taskflow.task_types"
+MAX_TIMEOUT_S = 86_400
 
 
 class Retry(Exception):
@@ -119,33 +120,46 @@ class TaskType:
     handler: Handler
     is_async: bool
     timeout_s: int
+    max_running: int | None
     summary: str
 
 
-def task_type(name: str, *, timeout_s: int = 300) -> Callable[[Handler], TaskType]:
+def task_type(name: str, *, timeout_s: int = 300, max_running: int | None = None) -> Callable[[Handler], TaskType]:
     """Make a task type of a function `(ctx: Context, payload: Model) -> Model | None`, sync or async.
 
     `name` is upper case, digits and underscores, at most 64 characters; `timeout_s` is the default bound of one
-    attempt in seconds. Raises TypeError when the annotations do not name the models.
+    attempt in seconds, at most a day. Raises TypeError when the annotations do not name the models.
     """
     if not (name.isascii() and name.replace("_", "").isalnum() and name.upper() == name and len(name) <= 64):
         raise TypeError(f"task type {name!r}: use upper case letters, digits and underscores, at most 64 characters")
+    if not 1 <= timeout_s <= MAX_TIMEOUT_S:
+        raise TypeError(f"task type {name}: timeout_s must lie between 1 and {MAX_TIMEOUT_S}, not {timeout_s}")
 
     def wrap(handler: Handler) -> TaskType:
         hints = get_type_hints(handler)
         result = hints.pop("return", None)
-        parameters = list(inspect.signature(handler).parameters)
-        payload = hints.get(parameters[1]) if len(parameters) == 2 else None
+        parameters = list(inspect.signature(handler).parameters.values())
+        payload = hints.get(parameters[1].name) if _are_two_positional(parameters) else None
         if not (isinstance(payload, type) and issubclass(payload, BaseModel)):
-            raise TypeError(f"task type {name}: the second parameter must be annotated with a pydantic model")
+            raise TypeError(
+                f"task type {name}: the function must take two parameters (ctx, payload), both positional and the "
+                "second annotated with a pydantic model"
+            )
         if result is type(None):
             result = None
         if result is not None and not (isinstance(result, type) and issubclass(result, BaseModel)):
             raise TypeError(f"task type {name}: the return annotation must be a pydantic model or None")
         summary = (inspect.getdoc(handler) or "").partition("\n")[0]
-        return TaskType(name, payload, result, handler, inspect.iscoroutinefunction(handler), timeout_s, summary)
+        return TaskType(
+            name, payload, result, handler, inspect.iscoroutinefunction(handler), timeout_s, max_running, summary
+        )
 
     return wrap
+
+
+def _are_two_positional(parameters: list[inspect.Parameter]) -> bool:
+    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    return len(parameters) == 2 and all(parameter.kind in positional for parameter in parameters)
 
 
 class Registry:
@@ -156,9 +170,11 @@ class Registry:
 
     @classmethod
     def load(cls) -> "Registry":
-        """Load every installed task type. Raises TypeError naming an entry point that is not one."""
+        """Load every installed task type. Raises TypeError naming an entry point that is not one, or is there twice."""
         types: dict[str, TaskType] = {}
         for entry in entry_points(group=ENTRY_POINT_GROUP):
+            if entry.name in types:
+                raise TypeError(f"entry point {entry.name} = {entry.value}: another package has that task type")
             loaded = entry.load()
             if not isinstance(loaded, TaskType) or loaded.name != entry.name:
                 raise TypeError(f"entry point {entry.name} = {entry.value} is not a task type of that name")

@@ -81,11 +81,17 @@ WITH holder AS (
 SELECT * FROM claimed
 """
 
-# Without Redis: the oldest due tasks of each queue, in the order of the queues.
+ADOPT: LiteralString = """
+SELECT id, owner_id, type, queue, payload::text AS payload, attempt, max_attempts, fence, timeout_s, enqueued_at,
+  claimed_at, traceparent
+FROM tasks WHERE id = ANY(%(ids)s::uuid[]) AND worker_id = %(worker)s AND status = 'RUNNING'
+"""
+
+# Without Redis: the oldest due tasks of each lane, in the order of the lanes.
 DUE: LiteralString = """
-SELECT t.id FROM unnest(%(queues)s::text[]) WITH ORDINALITY AS q(name, place)
+SELECT t.id FROM unnest(%(lanes)s::text[]) WITH ORDINALITY AS q(name, place)
 CROSS JOIN LATERAL (
-  SELECT id FROM tasks WHERE queue = q.name AND finished_at IS NULL AND enqueued_at IS NOT NULL
+  SELECT id FROM tasks WHERE lane = q.name AND finished_at IS NULL AND enqueued_at IS NOT NULL
     AND status = 'PENDING' AND run_at <= clock_timestamp() AND cancel_requested_at IS NULL
     ORDER BY enqueued_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ) t ORDER BY q.place LIMIT %(limit)s
@@ -113,33 +119,28 @@ WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING'
 # A task that was asked to stop does not go back to PENDING: it is CANCELED.
 FINISH: LiteralString = """
 WITH d AS (
-  SELECT id, fence, outcome, result, error, run_at, delay_s, refund,
-    status AS wanted FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(outcomes)s::text[], %(statuses)s::text[],
-    %(results)s::text[], %(errors)s::text[], %(run_ats)s::timestamptz[], %(delays)s::float8[], %(refunds)s::int[])
-    AS d(id, fence, outcome, status, result, error, run_at, delay_s, refund)
-), held AS (
-  SELECT t.id, t.claimed_at, t.fence AS old_fence, t.attempt AS old_attempt, t.worker_id AS old_worker,
-    CASE WHEN d.wanted = 'PENDING' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE d.wanted END AS target,
-    d.outcome, d.result, d.error, d.run_at, d.delay_s, d.refund
-  FROM tasks t JOIN d ON t.id = d.id AND t.fence = d.fence
-  WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING' ORDER BY t.id FOR UPDATE OF t
+  SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(attempts)s::int[], %(claimed)s::timestamptz[],
+    %(outcomes)s::text[], %(statuses)s::text[], %(results)s::text[], %(errors)s::text[], %(run_ats)s::timestamptz[],
+    %(delays)s::float8[], %(refunds)s::int[])
+    AS d(id, fence, attempt, claimed_at, outcome, status, result, error, run_at, delay_s, refund)
 ), ended AS (
-  UPDATE tasks t SET status = h.target, result = h.result::jsonb, error = h.error::jsonb,
-    attempt = t.attempt - h.refund, fence = t.fence + (h.target = 'PENDING')::int, lease_expires_at = NULL,
-    worker_id = CASE WHEN h.target = 'PENDING' THEN NULL ELSE t.worker_id END,
-    run_at = CASE WHEN h.target = 'PENDING'
-      THEN COALESCE(h.run_at, clock_timestamp() + make_interval(secs => h.delay_s)) ELSE t.run_at END,
-    enqueued_at = CASE WHEN h.target = 'PENDING' THEN NULL ELSE t.enqueued_at END,
-    finished_at = CASE WHEN h.target <> 'PENDING' THEN clock_timestamp() END,
+  UPDATE tasks t SET
+    status = CASE WHEN d.status = 'PENDING' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE d.status END,
+    finished_at = CASE WHEN d.status <> 'PENDING' OR t.cancel_requested_at IS NOT NULL THEN clock_timestamp() END,
+    enqueued_at = CASE WHEN d.status <> 'PENDING' OR t.cancel_requested_at IS NOT NULL THEN t.enqueued_at END,
+    worker_id = CASE WHEN d.status <> 'PENDING' THEN t.worker_id END,
+    run_at = CASE WHEN d.status <> 'PENDING' THEN t.run_at
+      ELSE COALESCE(d.run_at, clock_timestamp() + make_interval(secs => d.delay_s)) END,
+    result = d.result::jsonb, error = d.error::jsonb, attempt = t.attempt - d.refund, lease_expires_at = NULL,
     row_version = t.row_version + 1, updated_at = clock_timestamp()
-  FROM held h WHERE t.id = h.id
-  RETURNING t.id, t.owner_id, h.target, h.outcome, h.error, h.old_fence, h.old_attempt, h.old_worker, h.claimed_at
+  FROM d WHERE t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
+  RETURNING t.id, t.owner_id, t.status, d.fence, d.attempt, d.claimed_at, d.outcome, d.error
 ), attempt AS (
   INSERT INTO task_attempts (task_id, fence, attempt, worker_id, outcome, error, started_at, finished_at)
-  SELECT id, old_fence, old_attempt, old_worker, outcome, error::jsonb, claimed_at, clock_timestamp() FROM ended
+  SELECT id, fence, attempt, %(worker)s, outcome, error::jsonb, claimed_at, clock_timestamp() FROM ended
 ), event AS (
   INSERT INTO task_events (task_id, owner_id, kind, attempt, data)
-  SELECT id, owner_id, 'task.' || CASE WHEN target = 'PENDING' THEN outcome ELSE lower(target) END, old_attempt,
+  SELECT id, owner_id, 'task.' || CASE WHEN status = 'PENDING' THEN outcome ELSE lower(status) END, attempt,
     error::jsonb FROM ended
 )
 SELECT id FROM ended
@@ -161,22 +162,35 @@ async def claim(
     `held` is everything the worker still runs; together with `ids` it is kept in the worker's row, where the
     scheduler looks for expired leases.
     """
-    wanted = sorted(ids)  # one order for all workers: no deadlock over duplicates
+    wanted = sorted(ids)  # every statement here locks rows in the order of their ids: no deadlocks
     async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
         await cursor.execute(CLAIM, {"ids": wanted, "held": [*held, *wanted], "worker": worker, "lease_s": lease_s})
         return await cursor.fetchall()
 
 
-async def due(connection: AsyncConnection[Any], queues: Sequence[str], *, limit: int) -> list[UUID]:
+async def adopt(connection: AsyncConnection[Any], ids: Sequence[UUID], *, worker: str) -> list[Claimed]:
+    """Return those of `ids` that this worker holds already: a claim whose answer was lost with its connection."""
+    async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
+        await cursor.execute(ADOPT, {"ids": list(ids), "worker": worker})
+        return await cursor.fetchall()
+
+
+async def due(connection: AsyncConnection[Any], lanes: Sequence[str], *, limit: int) -> list[UUID]:
     """Return tasks that could be claimed now, straight from the table; used while Redis is away."""
     async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(DUE, {"queues": list(queues), "limit": limit})
+        await cursor.execute(DUE, {"lanes": list(lanes), "limit": limit})
         return [row[0] for row in await cursor.fetchall()]
+
+
+async def paused(connection: AsyncConnection[Any]) -> frozenset[str]:
+    """Return the queues that nothing may be taken from."""
+    rows = await connection.execute("SELECT name FROM queues WHERE paused_at IS NOT NULL")
+    return frozenset(row[0] for row in await rows.fetchall())
 
 
 def renew(connection: Connection[Any], tasks: Iterable[Claimed], *, worker: str, lease_s: float) -> list[Held]:
     """Extend the leases; blocking, for the thread that keeps them."""
-    rows = list(tasks)
+    rows = sorted(tasks, key=lambda task: task.id)
     with connection.cursor(row_factory=tuple_row) as cursor:
         cursor.execute(
             RENEW,
@@ -194,6 +208,7 @@ async def report(
     connection: AsyncConnection[Any], progress: Sequence[tuple[Claimed, dict[str, Any] | None]], *, worker: str
 ) -> list[Held]:
     """Write the progress that changed (None: unchanged) and return what is still held, with wishes to cancel."""
+    progress = sorted(progress, key=lambda item: item[0].id)
     async with connection.cursor(row_factory=tuple_row) as cursor:
         await cursor.execute(
             REPORT,
@@ -209,11 +224,14 @@ async def report(
 
 def finish_parameters(finished: Sequence[Finished], *, worker: str) -> dict[str, Any]:
     """Return the parameters of FINISH."""
+    finished = sorted(finished, key=lambda item: item.task.id)
     endings = [item.ending for item in finished]
     return {
         "worker": worker,
         "ids": [item.task.id for item in finished],
         "fences": [item.task.fence for item in finished],
+        "attempts": [item.task.attempt for item in finished],
+        "claimed": [item.task.claimed_at for item in finished],
         "outcomes": [ending.outcome.value for ending in endings],
         "statuses": [ending.status.value for ending in endings],
         "results": [ending.result_json for ending in endings],
@@ -239,14 +257,18 @@ def log_parameters(finished: Iterable[Finished]) -> dict[str, list[Any]] | None:
 
 
 async def finish(connection: AsyncConnection[Any], finished: Sequence[Finished], *, worker: str) -> set[UUID]:
-    """Write how attempts ended, with history, events and logs; return the ids whose lease was still held.
-
-    Runs in the caller's transaction, or as one statement when there is none and nothing was logged.
-    """
-    async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(FINISH, finish_parameters(finished, worker=worker))
-        ended = {row[0] for row in await cursor.fetchall()}
+    """Write how attempts ended, with history, events and logs in one transaction; return the ids still held."""
+    parameters = finish_parameters(finished, worker=worker)
+    if not any(item.logs for item in finished):
+        return {row[0] for row in await (await connection.execute(FINISH, parameters)).fetchall()}
+    async with connection.transaction():
+        ended = {row[0] for row in await (await connection.execute(FINISH, parameters)).fetchall()}
         logs = log_parameters(item for item in finished if item.task.id in ended)
         if logs is not None:
-            await cursor.execute(LOGS, logs)
+            await connection.execute(LOGS, logs)
     return ended
+
+
+def finish_blocking(connection: Connection[Any], finished: Sequence[Finished], *, worker: str) -> set[UUID]:
+    """Write how attempts ended, without their logs, from a thread that has no loop."""
+    return {row[0] for row in connection.execute(FINISH, finish_parameters(finished, worker=worker)).fetchall()}

@@ -1,8 +1,9 @@
 """Structured logs: one JSON object a line (or colours for a person), events named `noun.verb`, ids as fields."""
 
 import logging
+import os
 import sys
-from typing import Literal
+from typing import Literal, TextIO
 
 import orjson
 import structlog
@@ -33,7 +34,7 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_own_stdout())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -43,6 +44,14 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def _own_stdout() -> TextIO:
+    """Return standard output under a descriptor of its own: a handler that closes stdout silences only itself."""
+    try:
+        return os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="replace")
+    except OSError:  # standard output is no file (a test captures it)
+        return sys.stdout
 
 
 def get_logger(name: str) -> FilteringBoundLogger:

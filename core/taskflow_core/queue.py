@@ -1,6 +1,6 @@
 """Deliveries in Redis, in RQ's own format: `rq info`, rq-dashboard and KEDA read them as they are.
 
-A delivery is a job id in the list `rq:queue:<name>` with a small hash beside it. The id is
+A delivery is a job id in the list `rq:queue:<lane>` (lanes.py) with a small hash beside it. The id is
 `<task id>-<microseconds of enqueued_at, hex>`: a worker needs no second read, the head of a list tells the age of
 everything before it (the watermark of the scheduler), and no two deliveries of a task share an id, because RQ refuses
 one it has seen. Redis may lose any of it: the task's row is the outbox.
@@ -38,8 +38,8 @@ class Enqueued(Protocol):
         """The task's id."""
 
     @property
-    def queue(self) -> str:
-        """The queue's name."""
+    def lane(self) -> str:
+        """The RQ list it goes to."""
 
     @property
     def enqueued_at(self) -> datetime | None:
@@ -99,7 +99,7 @@ class DeliveryQueue:
         if not due:
             return True
         pipe = self.redis.pipeline(transaction=False)
-        by_queue: dict[str, list[str]] = {}
+        by_lane: dict[str, list[str]] = {}
         for task, enqueued_at in due:
             identifier = job_id(task.id, enqueued_at)
             moment = enqueued_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -108,16 +108,16 @@ class DeliveryQueue:
                 mapping={
                     "data": JOB_DATA,
                     "status": "queued",
-                    "origin": task.queue,
+                    "origin": task.lane,
                     "created_at": moment,
                     "enqueued_at": moment,
                 },
             )
             pipe.expire(JOB_KEY + identifier, JOB_TTL_S)
-            by_queue.setdefault(task.queue, []).append(identifier)
-        pipe.sadd(QUEUES_KEY, *(QUEUE_KEY + name for name in by_queue))
-        for name, identifiers in by_queue.items():
-            pipe.rpush(QUEUE_KEY + name, *identifiers)
+            by_lane.setdefault(task.lane, []).append(identifier)
+        pipe.sadd(QUEUES_KEY, *(QUEUE_KEY + lane for lane in by_lane))
+        for lane, identifiers in by_lane.items():
+            pipe.rpush(QUEUE_KEY + lane, *identifiers)
         try:
             await pipe.execute()
         except (RedisError, OSError) as error:
@@ -125,17 +125,17 @@ class DeliveryQueue:
             return False
         return True
 
-    async def heads(self, names: Sequence[str]) -> dict[str, Delivery | None]:
-        """Return the first delivery of each named queue that can be read.
+    async def heads(self, lanes: Sequence[str]) -> dict[str, Delivery | None]:
+        """Return the first delivery of each lane that can be read.
 
-        None means the list is empty; a queue whose head is not one of ours is left out.
+        None means the list is empty; a lane whose head is not one of ours is left out.
         """
         pipe = self.redis.pipeline(transaction=False)
-        for name in names:
-            pipe.lindex(QUEUE_KEY + name, 0)
+        for lane in lanes:
+            pipe.lindex(QUEUE_KEY + lane, 0)
         heads: dict[str, Delivery | None] = {}
-        for name, raw in zip(names, await pipe.execute(), strict=True):
+        for lane, raw in zip(lanes, await pipe.execute(), strict=True):
             head = parse_job_id(raw) if raw is not None else None
             if raw is None or head is not None:
-                heads[name] = head
+                heads[lane] = head
         return heads

@@ -1,22 +1,29 @@
 """Settings from the environment (`TASKFLOW_*`), validated at start: all mistakes at once, a sentence each.
 
-Every process reads only what it needs: a worker never sees the signing key of tokens.
+Every process reads only what it needs: a worker never sees the signing key of tokens. A variable that is not set, or
+empty, is looked for in a file of its name (any case) in /run/secrets/taskflow, or in TASKFLOW_SECRETS_DIR if given.
 """
 
+import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from taskflow_core.addresses import AllowList
 
 PREFIX = "TASKFLOW_"
+SECRETS_DIR = "/run/secrets/taskflow"
 MIN_SECRET_BYTES = 32
+MAX_QUEUES = 32
+QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+YEAR_S = 366 * 86_400
 
 
 class BadSettings(Exception):
@@ -28,32 +35,66 @@ class BadSettings(Exception):
 
 
 def _database_url(secret: SecretStr) -> SecretStr:
-    url = secret.get_secret_value()
-    scheme, _, rest = url.partition("://")
-    if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not _has_host_and_path(rest):
-        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    scheme, _, rest = secret.get_secret_value().partition("://")
+    if scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not _names_a_database(rest):
+        raise ValueError("must look like postgresql://user:password@host:5432/database (special characters as %40)")
     return SecretStr("postgresql+psycopg://" + rest)
 
 
+def _names_a_database(rest: str) -> bool:
+    """Whether SQLAlchemy, which connects, and libpq, which is handed the plain URL, read it and read the same."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url("postgresql+psycopg://" + rest)
+        connect = url.get_dialect()().create_connect_args(url)[1]
+        libpq = conninfo_to_dict("postgresql://" + rest)
+    except (ArgumentError, ProgrammingError, ValueError):
+        return False
+    alike = all(str(connect.get(key)) == str(libpq.get(key)) for key in ("user", "password", "host", "port", "dbname"))
+    ports = [port for port in str(libpq.get("port") or "").split(",") if port]
+    return alike and "dbname" in libpq and "@" not in str(libpq.get("host")) and all(map(_is_port, ports))
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65_536
+
+
 def _redis_url(secret: SecretStr) -> SecretStr:
-    scheme, _, rest = secret.get_secret_value().partition("://")
-    if scheme not in {"redis", "rediss", "unix"} or not rest:
-        raise ValueError("must look like redis://user:password@host:6379/0")
+    if not _names_a_redis(secret.get_secret_value()):
+        raise ValueError("must look like redis://user:password@host:6379/0 (special characters as %40)")
     return secret
 
 
-def _has_host_and_path(rest: str) -> bool:
+def _names_a_redis(url: str) -> bool:
+    """Whether the client reads it as meant: it takes a database that is no number for number 0, without a word."""
     try:
-        parts = urlsplit("//" + rest)
-        return bool(parts.path.strip("/")) and (parts.port is None or parts.port > 0)
+        parts = urlsplit(url)
+        if parts.scheme == "unix":
+            return parts.path.strip("/") != ""
+        served = parts.hostname is not None and parts.port != 0
     except ValueError:
         return False
+    return parts.scheme in {"redis", "rediss"} and served and re.fullmatch(r"/?[0-9]{0,4}", parts.path) is not None
 
 
 def _long_secret(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"must hold at least {MIN_SECRET_BYTES} bytes; make one with: openssl rand -base64 48")
     return secret
+
+
+def _queue_names(value: str) -> str:
+    names = value.split(",")
+    if len(set(names)) != len(names) or len(names) > MAX_QUEUES or not all(map(QUEUE_NAME.fullmatch, names)):
+        raise ValueError(
+            f"must hold 1 to {MAX_QUEUES} different names separated by commas, without spaces, each of at most 64 "
+            "characters a-z 0-9 _ . - and starting with a letter or digit, such as high,default,low"
+        )
+    return value
 
 
 def _allow_list(text: str) -> str:
@@ -64,12 +105,21 @@ def _allow_list(text: str) -> str:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
+QueueNames = Annotated[str, AfterValidator(_queue_names)]
 
 
 class Settings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,  # compose files and charts write an optional variable as an empty one
+        str_strip_whitespace=True,  # a secret made from a file often ends with a newline
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        frozen=True,
+        extra="ignore",
+    )
 
     database_url: DatabaseUrl
     redis_url: RedisUrl
@@ -85,24 +135,25 @@ class ApiSettings(Settings):
 
     jwt_secret: LongSecret
     jwt_previous_secret: LongSecret | None = None
-    jwt_issuer: str = "taskflow"
-    jwt_audience: str = "taskflow-api"
+    jwt_issuer: str = Field(default="taskflow", min_length=1)
+    jwt_audience: str = Field(default="taskflow-api", min_length=1)
     access_token_ttl_s: int = Field(default=900, ge=30, le=86_400)
-    refresh_idle_ttl_s: int = Field(default=7 * 86_400, ge=60)
-    refresh_absolute_ttl_s: int = Field(default=30 * 86_400, ge=60)
+    refresh_idle_ttl_s: int = Field(default=7 * 86_400, ge=60, le=YEAR_S)
+    refresh_absolute_ttl_s: int = Field(default=30 * 86_400, ge=60, le=YEAR_S)
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=0, le=65_535)
+    trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
-    max_pending_tasks: int = Field(default=100_000, ge=1)
+    max_pending_tasks: int = Field(default=100_000, ge=1, le=1_000_000_000)
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
 
 
 class WorkerSettings(Settings):
     """What a worker needs beside."""
 
-    queues: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}(,[a-z0-9][a-z0-9_.-]{0,63}){0,31}$")] = (
-        "high,default,low"
-    )
+    queues: QueueNames = "high,default,low"
+    max_running_per_owner: int | None = Field(default=None, ge=1)
+    probe_port: int = Field(default=0, ge=0, le=65_535)
     slots: int = Field(default=16, ge=1, le=1000)
     lease_s: float = Field(default=30.0, ge=1, le=3600)
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
@@ -114,6 +165,7 @@ class WorkerSettings(Settings):
 class SchedulerSettings(Settings):
     """What the scheduler needs beside."""
 
+    probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
 
@@ -121,28 +173,46 @@ class SchedulerSettings(Settings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-@cache
-def load(kind: type[S]) -> S:
-    """Read settings of that kind from the environment, once.
+class Loader(Protocol):
+    """A cached function; functools alone would lose the kind that it returns."""
 
-    Raises:
-        BadSettings: with a sentence for each variable that is missing or wrong.
-    """
+    def __call__(self, kind: type[S], /) -> S:
+        """Read settings of that kind from the environment, once.
+
+        Raises:
+            BadSettings: with a sentence for each variable that is missing or wrong.
+        """
+
+    def cache_clear(self) -> None:
+        """Forget what was read."""
+
+
+def _read(kind: type[S]) -> S:
+    folder = _secrets_dir()
     try:
-        return kind(_secrets_dir=_secrets_dir())
+        return kind(_secrets_dir=folder)
     except ValidationError as error:
         raise BadSettings([_sentence(problem) for problem in error.errors()]) from None
+    except SettingsError as error:
+        cause = type(error.__cause__).__name__  # its text may quote the file
+        raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: in {folder}, {error}: {cause}."]) from None
+
+
+load = cast("Loader", cache(_read))
 
 
 def _secrets_dir() -> str | None:
-    path = Path("/run/secrets/taskflow")
-    return str(path) if path.is_dir() else None
+    named = os.environ.get(PREFIX + "SECRETS_DIR")
+    if named and not Path(named).is_dir():
+        raise BadSettings([f"{PREFIX}SECRETS_DIR is wrong: {named} is not a directory."])
+    folder = named or SECRETS_DIR
+    return folder if Path(folder).is_dir() else None
 
 
 def _sentence(problem: ErrorDetails) -> str:
     name = PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
     if problem["type"] == "missing":
-        return f"{name} is missing: set it in the environment."
+        return f"{name} is missing: set it in the environment, or in the file {SECRETS_DIR}/{name.lower()}."
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"{name} is wrong: {message[0].lower()}{message[1:]}."
 
@@ -150,9 +220,8 @@ def _sentence(problem: ErrorDetails) -> str:
 def load_or_exit(kind: type[S]) -> S:
     """Read settings of that kind, or print what is wrong to standard error and leave with status 2."""
     try:
-        settings: S = load(kind)
+        return load(kind)
     except BadSettings as error:
         sys.stderr.write("taskflow: the environment is not complete:\n")
         sys.stderr.writelines(f"  {problem}\n" for problem in error.problems)
         raise SystemExit(2) from None
-    return settings

@@ -15,6 +15,7 @@ from taskflow_core.actors import Actor
 from taskflow_core.database import dumps
 from taskflow_core.errors import DuplicateTask, IllegalTransition, NotFound, TooMany
 from taskflow_core.identifiers import new_id, time_of
+from taskflow_core.lanes import CROWD, lane_of
 from taskflow_core.lifecycle import TaskStatus, advance
 from taskflow_core.models.tasks import Task, TaskAttempt
 
@@ -61,9 +62,9 @@ class Page(NamedTuple):
 
 CREATE = text("""
 WITH task AS (
-  INSERT INTO tasks (id, owner_id, type, title, queue, priority, payload, tags, max_attempts, timeout_s, dedup_key,
-    traceparent, created_at, run_at, enqueued_at)
-  VALUES (:id, :owner_id, :type, :title, :queue, :priority, CAST(:payload AS jsonb), CAST(:tags AS text[]),
+  INSERT INTO tasks (id, owner_id, type, title, queue, lane, priority, payload, tags, max_attempts, timeout_s,
+    dedup_key, traceparent, created_at, run_at, enqueued_at)
+  VALUES (:id, :owner_id, :type, :title, :queue, :lane, :priority, CAST(:payload AS jsonb), CAST(:tags AS text[]),
     :max_attempts, :timeout_s, :dedup_key, :traceparent, :created_at, COALESCE(:run_at, clock_timestamp()),
     CASE WHEN COALESCE(:run_at, clock_timestamp()) <= clock_timestamp() THEN clock_timestamp() END)
   RETURNING *
@@ -85,7 +86,8 @@ async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pendi
         DuplicateTask: an unfinished task of this owner and type holds the same dedup_key.
         TooMany: the owner has `max_pending` unfinished tasks.
     """
-    if await _open_tasks(session, actor.user_id, limit=max_pending) >= max_pending:
+    unfinished = await _open_tasks(session, actor.user_id, limit=max_pending)
+    if unfinished >= max_pending:
         raise TooMany(f"you have {max_pending} unfinished tasks; wait until some have finished", retry_after_s=5)
     identifier = new_id()
     parameters = {
@@ -94,6 +96,7 @@ async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pendi
         "type": new.type,
         "title": new.title,
         "queue": new.queue,
+        "lane": lane_of(new.queue, new.priority, crowded=unfinished >= CROWD),
         "priority": new.priority,
         "payload": dumps(new.payload),
         "tags": list(new.tags),

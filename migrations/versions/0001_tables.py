@@ -49,6 +49,7 @@ CREATE TABLE tasks (
   type text NOT NULL CHECK (length(type) BETWEEN 1 AND 64),
   title text NOT NULL DEFAULT '' CHECK (length(title) <= 200),
   queue text NOT NULL DEFAULT 'default' CHECK (queue ~ '^[a-z0-9][a-z0-9_.-]{0,63}$'),
+  lane text NOT NULL,
   priority smallint NOT NULL DEFAULT 0 CHECK (priority BETWEEN -100 AND 100),
   status text NOT NULL DEFAULT 'PENDING'
     CHECK (status IN ('PENDING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELED')),
@@ -94,7 +95,7 @@ CREATE INDEX tasks_owner_open ON tasks (owner_id, id DESC) WHERE finished_at IS 
 CREATE INDEX tasks_unsuccessful ON tasks (unsuccessful, id DESC) WHERE unsuccessful IS NOT NULL;
 CREATE INDEX tasks_owner_unsuccessful ON tasks (owner_id, unsuccessful, id DESC) WHERE unsuccessful IS NOT NULL;
 CREATE INDEX tasks_due ON tasks (run_at) WHERE finished_at IS NULL AND enqueued_at IS NULL;
-CREATE INDEX tasks_enqueued ON tasks (queue, enqueued_at) WHERE finished_at IS NULL AND enqueued_at IS NOT NULL;
+CREATE INDEX tasks_enqueued ON tasks (lane, enqueued_at) WHERE finished_at IS NULL AND enqueued_at IS NOT NULL;
 CREATE UNIQUE INDEX tasks_dedup ON tasks (owner_id, type, dedup_key)
   WHERE finished_at IS NULL AND dedup_key IS NOT NULL;
 CREATE INDEX tasks_batch ON tasks (batch_id) WHERE batch_id IS NOT NULL;

@@ -1,6 +1,5 @@
 """PostgreSQL as a child process: where its programs are, how a data folder is made, how it runs and answers."""
 
-import hashlib
 import importlib.util
 import os
 import re
@@ -8,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,11 +19,13 @@ import psycopg
 from psycopg import sql
 
 from taskflow_cli.embedded.errors import CannotStart
-from taskflow_cli.embedded.process import Launch, open_to_others, unprivileged
+from taskflow_cli.embedded.process import Launch, arguments_of, is_alive, open_to_others, unprivileged
 
 USER = "taskflow"
 MIN_MAJOR = 15
 INITDB_TIMEOUT_S = 120
+LEFTOVER_TIMEOUT_S = 30
+LEFTOVER_POLL_S = 0.05
 ENV = {"LC_ALL": "C", "PATH": os.defpath}
 SHARED_HOME = Path("/var/lib/taskflow")
 
@@ -39,14 +41,20 @@ class Programs:
 def home_for(data_dir: Path, *, elsewhere: Path = SHARED_HOME) -> Path:
     """Return the folder to keep PostgreSQL's files in: the data folder, unless its account could not enter there.
 
-    Root's home is closed to the unprivileged account that PostgreSQL runs as; a folder of its own then stands in.
+    Root's home is closed to the unprivileged account that PostgreSQL runs as; a new folder then stands in, and the
+    data folder remembers it: who removes the data folder starts anew, who moves it takes the database along.
     """
-    if unprivileged() is None or open_to_others(data_dir):
+    pointer = data_dir / "postgres-elsewhere"
+    if pointer.exists():
+        return Path(pointer.read_text().strip())
+    if unprivileged() is None or open_to_others(data_dir) or any(data_dir.glob("postgres-*")):
         return data_dir
-    home = elsewhere / hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:12]
-    home.mkdir(mode=0o711, parents=True, exist_ok=True)
+    elsewhere.mkdir(mode=0o755, parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix=f"{data_dir.parent.name}-", dir=elsewhere))
+    home.chmod(0o711)
     if not open_to_others(home):
         raise CannotStart(f"PostgreSQL does not run as root, and its account may not enter {data_dir} or {home}.")
+    pointer.write_text(f"{home}\n")
     return home
 
 
@@ -151,6 +159,31 @@ def _run_initdb(programs: Programs, data: Path, password_file: Path) -> None:
         raise CannotStart(f"initdb did not make {data} within {INITDB_TIMEOUT_S} s.") from None
     except subprocess.CalledProcessError as error:
         raise CannotStart(f"initdb could not make {data}: {str(error.stderr).strip()}") from None
+
+
+def end_leftover(data: Path) -> None:
+    """End a server that a killed supervisor left on this folder; its lock must be held by the caller.
+
+    Raises:
+        CannotStart: the server does not end.
+    """
+    pid_file = data / "postmaster.pid"
+    try:
+        pid = int(pid_file.read_text().split()[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return
+    if not is_alive(pid):
+        return
+    if str(data) not in arguments_of(pid):
+        # Another program has that number now. PostgreSQL would take it for a server of its own and refuse to start.
+        pid_file.unlink(missing_ok=True)
+        return
+    deadline = time.monotonic() + LEFTOVER_TIMEOUT_S
+    os.kill(pid, signal.SIGINT)
+    while is_alive(pid) and pid_file.exists():
+        if time.monotonic() > deadline:
+            raise CannotStart(f"a PostgreSQL server of an earlier run (pid {pid}) still works on {data}: end it first.")
+        time.sleep(LEFTOVER_POLL_S)
 
 
 def launch(programs: Programs, data: Path, port: int, *, options: Mapping[str, str] | None = None) -> Launch:

@@ -59,7 +59,7 @@ def initialise(folder: Path, port: int, password: str) -> None:
         f"requirepass {password}",
         "appendonly yes",
         'save ""',
-        "always-show-logo no",
+        "loglevel warning",
     ]
     config = folder / CONFIG
     config.unlink(missing_ok=True)

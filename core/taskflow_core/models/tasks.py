@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Computed, Identity, Index, SmallInteger, Text, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import BigInteger, Computed, Identity, Index, SmallInteger, Text, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
 from taskflow_core.lifecycle import TaskStatus
@@ -33,7 +33,7 @@ class Task(SQLModel, table=True):
             postgresql_where=text("unsuccessful IS NOT NULL"),
         ),
         Index("tasks_due", "run_at", postgresql_where=text(f"{OPEN} AND enqueued_at IS NULL")),
-        Index("tasks_enqueued", "queue", "enqueued_at", postgresql_where=text(f"{OPEN} AND enqueued_at IS NOT NULL")),
+        Index("tasks_enqueued", "lane", "enqueued_at", postgresql_where=text(f"{OPEN} AND enqueued_at IS NOT NULL")),
         Index(
             "tasks_dedup",
             "owner_id",
@@ -57,6 +57,7 @@ class Task(SQLModel, table=True):
     type: str = Field(sa_type=Text)
     title: str = Field(default="", sa_type=Text)
     queue: str = Field(default="default", sa_type=Text)
+    lane: str = Field(default="default", sa_type=Text)
     priority: int = Field(default=0, sa_type=SmallInteger)
     status: str = Field(default=TaskStatus.PENDING, sa_type=Text)
     payload: Json = Field(sa_type=JSONB)

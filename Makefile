@@ -1,0 +1,60 @@
+# Every command of the repository. A fresh machine needs only make and Python 3.11 to 3.13 with venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The first interpreter that the package supports; `make setup PYTHON=/path/to/python` names another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	if $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	then echo $$name; break; fi; done)
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
+
+.PHONY: help setup up demo test lint types format lock clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
+
+up: setup ## Run the whole platform on this machine, without Docker or Kubernetes
+	$(BIN)/taskflow up
+
+demo: setup ## Start a platform, run one task of each type, show the results, stop it
+	$(BIN)/taskflow demo --embedded
+
+test: setup ## Run every test that needs no cluster and no Docker
+	$(BIN)/pytest
+
+lint: setup ## Check style, formatting and the directions of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup ## Check the types, tests included
+	$(BIN)/mypy
+
+format: setup ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
+	$(LOCK) --upgrade --extra embedded --extra dev --output-file requirements/dev.txt
+	$(LOCK) --upgrade --output-file requirements/platform.txt --constraints requirements/dev.txt
+
+clean: ## Remove what the commands made (.venv, caches, builds); keeps .taskflow, the platform's data
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 to 3.13 found; install one, or: make setup PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make: $(PYTHON) cannot create environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

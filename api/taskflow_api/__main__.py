@@ -1,0 +1,5 @@
+"""Run the API: `python -m taskflow_api`."""
+
+from taskflow_api.main import main
+
+main()

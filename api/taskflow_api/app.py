@@ -1,0 +1,103 @@
+"""Builds the application; nothing is opened before its lifespan starts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from taskflow_api.body import BodyLimit
+from taskflow_api.dependencies import Resources
+from taskflow_api.metrics import Metrics
+from taskflow_api.openapi import PROBLEMS, describe_api
+from taskflow_api.problems import describe
+from taskflow_api.routes import auth, health, task_types, tasks
+from taskflow_api.throttle import LoginThrottle
+from taskflow_api.trail import RequestTrail
+from taskflow_core import schema
+from taskflow_core.database import create_engine, create_sessions
+from taskflow_core.errors import TaskFlowError
+from taskflow_core.handlers import Registry
+from taskflow_core.keyring import Keyring
+from taskflow_core.passwords import Passwords
+from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.settings import ApiSettings
+from taskflow_core.tokens import AccessTokens
+
+DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
+DISTRIBUTION = "taskflow-platform"
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(settings: ApiSettings, *, registry: Registry | None = None) -> FastAPI:
+    """Return the application. Without a `registry` the installed task types are loaded at its start."""
+    metrics = Metrics()
+    app = FastAPI(
+        title="TaskFlow",
+        version=version(DISTRIBUTION),
+        description=DESCRIPTION,
+        lifespan=_lifespan(settings, registry, metrics),
+        responses=PROBLEMS,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
+    for kind in (TaskFlowError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestTrail, metrics=metrics)
+    for module in (auth, tasks, task_types, health):
+        app.include_router(module.router)
+    return app
+
+
+def _lifespan(settings: ApiSettings, registry: Registry | None, metrics: Metrics) -> Lifespan:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = create_engine(settings, service="api")
+        redis = connect_redis(settings)
+        passwords = Passwords(rounds=settings.bcrypt_rounds)
+        keyring = _keyring(settings)
+        app.state.resources = Resources(
+            settings=settings,
+            engine=engine,
+            sessions=create_sessions(engine),
+            redis=redis,
+            queue=DeliveryQueue(redis),
+            registry=registry or Registry.load(),
+            keyring=keyring,
+            tokens=AccessTokens(
+                keyring,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                ttl_s=settings.access_token_ttl_s,
+            ),
+            passwords=passwords,
+            throttle=LoginThrottle(redis),
+            metrics=metrics,
+            schema_head=await asyncio.to_thread(schema.head),
+        )
+        try:
+            yield
+        finally:
+            passwords.close()
+            await redis.aclose()
+            await engine.dispose()
+
+    return lifespan
+
+
+def _keyring(settings: ApiSettings) -> Keyring:
+    secrets = (settings.jwt_secret, settings.jwt_previous_secret)
+    return Keyring([secret.get_secret_value().encode() for secret in secrets if secret is not None])
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    return describe(error).response(request.state.request_id)

@@ -1,0 +1,146 @@
+"""Request bodies: read within a bound of bytes and time, parsed strictly, checked for what PostgreSQL cannot keep."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from taskflow_api.problems import invalid
+from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
+
+BODY_TIMEOUT_S = 30
+MAX_DEPTH = 64
+JSON_TYPE = re.compile(r"application/(?:[a-z0-9.-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
+LONG_INTEGER = re.compile(rb"[0-9]{19}")
+MAX_DIGITS = 20
+SHOWN_DEPTH = 3
+MAX_NAME = 200
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class BodyLimit:
+    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within BODY_TIMEOUT_S in all."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a `receive` that counts."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced) > self._max_bytes:
+            raise self._too_large()
+        await self._app(scope, self._counting(receive), send)
+
+    def _counting(self, receive: Receive) -> Receive:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + BODY_TIMEOUT_S
+        read = 0
+        complete = False
+
+        async def counted() -> Message:
+            nonlocal read, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"the body did not arrive within {BODY_TIMEOUT_S} s") from None
+            read += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if read > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"a body may hold at most {self._max_bytes} bytes")
+
+
+async def read(request: Request, model: type[M]) -> M:
+    """Return the request's JSON body as a model.
+
+    Raises:
+        WrongMediaType: the Content-Type is not JSON.
+        BadJson: the body is not JSON: NaN, lone surrogates and invalid UTF-8 included.
+        Invalid: a field is wrong; names it.
+    """
+    if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
+        raise WrongMediaType("send JSON, with the header Content-Type: application/json")
+    value = parse(await request.body())
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+
+def parse(body: bytes) -> Any:
+    """Return the value of a JSON text that jsonb can store: no U+0000, no number out of range, bounded depth.
+
+    Raises:
+        BadJson: it is not JSON.
+        Invalid: it is, but cannot be stored; names the field.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadJson(f"the body is not valid JSON: {error}") from None
+    # Most bodies hold none of this, and these three looks at the bytes cost less than one at each value.
+    if b"\\u0000" in body or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+        _refuse_unstorable(value)
+    if LONG_INTEGER.search(body):
+        _refuse_unstorable(value)
+        _refuse_unstorable(json.loads(body, parse_int=_integer))
+    return value
+
+
+def _integer(digits: str) -> int | Decimal:
+    """Return the integer, or infinity when it has more than 64 bits: orjson would round it without a word."""
+    number = int(digits) if len(digits) <= MAX_DIGITS else 2**64
+    return number if -(2**63) <= number < 2**64 else Decimal("inf")
+
+
+def _refuse_unstorable(value: Any) -> None:
+    for path, item in _walk(value):
+        match item:
+            case str() if "\0" in item:
+                raise _refused(path, "must not hold the character U+0000")
+            case Decimal():
+                raise _refused(path, "has more than 64 bits; send it as a string")
+            case dict() | list() if len(path) >= MAX_DEPTH:
+                raise _refused(path[:SHOWN_DEPTH], f"is nested more than {MAX_DEPTH} levels deep")
+
+
+def _walk(value: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every value and every key with the path to it."""
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), value)]
+    while waiting:
+        path, item = waiting.pop()
+        yield path, item
+        match item:
+            case dict():
+                for key, member in item.items():
+                    waiting.append(((*path, key), member))
+                    yield path, key
+            case list():
+                waiting.extend(((*path, str(index)), member) for index, member in enumerate(item))
+
+
+def _refused(path: tuple[str, ...], why: str) -> Invalid:
+    field = ".".join(path).replace("\0", "\\u0000")[:MAX_NAME]
+    return Invalid("the body holds what cannot be stored", [FieldProblem(field, why)])

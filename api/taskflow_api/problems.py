@@ -1,0 +1,136 @@
+"""Every HTTP error as a problem document (RFC 9457), and the one table that says which error is which status."""
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import ErrorDetails
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from taskflow_core.database import is_outage
+from taskflow_core.errors import (
+    BadJson,
+    Conflict,
+    DuplicateTask,
+    FieldProblem,
+    Forbidden,
+    Invalid,
+    InvalidToken,
+    NotFound,
+    TaskFlowError,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+    WrongMediaType,
+)
+
+MEDIA_TYPE = "application/problem+json"
+MAX_FIELDS = 50
+OUTAGE_RETRY_S = 2
+
+STATUS: dict[type[TaskFlowError], int] = {
+    BadJson: 400,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    WrongMediaType: 415,
+    Invalid: 422,
+    TooMany: 429,
+    Unavailable: 503,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What an error says to the client; `more` are extension members."""
+
+    status: int
+    code: str
+    detail: str
+    headers: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def response(self, request_id: str) -> Response:
+        """Return the problem document."""
+        body = {
+            "type": f"urn:taskflow:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+            **self.more,
+        }
+        return Response(orjson.dumps(body), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+
+def status_of(kind: type[TaskFlowError]) -> int | None:
+    """Return the HTTP status of that error or of the nearest ancestor in the table."""
+    return next((STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS), None)
+
+
+def describe(error: Exception) -> Problem:
+    """Return what the client is told; of an unexpected error, nothing but that it happened."""
+    if isinstance(error, RequestValidationError):
+        return describe(invalid(error.errors(), skip=1))
+    if isinstance(error, HTTPException):
+        code = HTTPStatus(error.status_code).name.lower()
+        return Problem(error.status_code, code, _sentence(error), dict(error.headers or {}))
+    if isinstance(error, TaskFlowError) and (status := status_of(type(error))):
+        return Problem(status, error.code, error.message, _headers(error), _more(error))
+    if is_outage(error):
+        return describe(Unavailable("the database does not answer; try again soon", retry_after_s=OUTAGE_RETRY_S))
+    return Problem(500, "internal_error", "something went wrong on our side; the request_id finds it in our logs")
+
+
+def invalid(errors: Any, *, skip: int = 0, prefix: tuple[str, ...] = ()) -> Invalid:
+    """Return pydantic's errors as ours: each field by its dotted path, without the value that was sent.
+
+    `skip` leaves out the first parts of each location ("body", "query"), `prefix` goes before them.
+    """
+    problems = [_field_problem(error, skip, prefix) for error in errors[:MAX_FIELDS]]
+    names = ", ".join(sorted({problem.field for problem in problems if problem.field}))
+    return Invalid(f"these fields are not valid: {names}" if names else "the body is not valid", problems)
+
+
+def _field_problem(error: ErrorDetails, skip: int, prefix: tuple[str, ...]) -> FieldProblem:
+    path = (*prefix, *error["loc"][skip:])
+    return FieldProblem(".".join(str(part) for part in path), str(error["msg"]).removeprefix("Value error, "))
+
+
+def _sentence(error: HTTPException) -> str:
+    match error.status_code:
+        case 404:
+            return "there is nothing at this address"
+        case 405:
+            return "this address does not know that method; the Allow header names those it does"
+        case _:
+            return str(error.detail)
+
+
+def _headers(error: TaskFlowError) -> dict[str, str]:
+    match error:
+        case InvalidToken():
+            return {"WWW-Authenticate": 'Bearer realm="taskflow", error="invalid_token"'}
+        case Unauthenticated():
+            return {"WWW-Authenticate": 'Bearer realm="taskflow"'}
+        case TooMany() | Unavailable():
+            return {"Retry-After": str(max(1, error.retry_after_s))}
+        case _:
+            return {}
+
+
+def _more(error: TaskFlowError) -> dict[str, Any]:
+    match error:
+        case Invalid(fields=fields) if fields:
+            return {"errors": [{"field": name, "message": message} for name, message in fields]}
+        case DuplicateTask(task_id=task_id) if task_id:
+            return {"task_id": task_id}
+        case _:
+            return {}

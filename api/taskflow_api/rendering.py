@@ -1,0 +1,79 @@
+"""Rows as JSON: written straight to bytes, because validating a big payload on its way out helps nobody."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from taskflow_api.schemas.tasks import TaskState
+from taskflow_core.lifecycle import TaskStatus
+from taskflow_core.models.tasks import Task, TaskAttempt
+
+
+def respond(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a JSON response; times as ISO 8601 in UTC with Z."""
+    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Response(content, status, headers=headers, media_type="application/json")
+
+
+def task_response(
+    task: Task, *, now: datetime, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return one task with its version as ETag."""
+    return respond(
+        task_body(task, now=now), status=status, headers={"ETag": f'"{task.row_version}"', **(headers or {})}
+    )
+
+
+def task_state(task: Task, *, now: datetime) -> TaskState:
+    """Return what the task is shown as."""
+    if task.status != TaskStatus.PENDING:
+        return TaskState(task.status)
+    if task.attempt > 0:
+        return TaskState.RETRYING
+    # What was enqueued is due by the database's clock, which may be a little ahead of ours.
+    return TaskState.SCHEDULED if task.enqueued_at is None and task.run_at > now else TaskState.PENDING
+
+
+def task_body(task: Task, *, now: datetime) -> dict[str, Any]:
+    """Return the fields of TaskResource."""
+    return {
+        "id": task.id,
+        "type": task.type,
+        "title": task.title,
+        "queue": task.queue,
+        "priority": task.priority,
+        "status": task.status,
+        "state": task_state(task, now=now),
+        "payload": task.payload,
+        "result": task.result,
+        "error": task.error,
+        "progress": task.progress,
+        "tags": task.tags,
+        "attempt": task.attempt,
+        "max_attempts": task.max_attempts,
+        "timeout_s": task.timeout_s,
+        "run_at": task.run_at,
+        "dedup_key": task.dedup_key,
+        "cancel_requested": task.cancel_requested_at is not None,
+        "created_at": task.created_at,
+        "started_at": task.started_at,
+        "finished_at": task.finished_at,
+        "updated_at": task.updated_at,
+        "version": task.row_version,
+        "owner_id": task.owner_id,
+    }
+
+
+def attempt_body(attempt: TaskAttempt) -> dict[str, Any]:
+    """Return the fields of AttemptResource."""
+    return {
+        "attempt": attempt.attempt,
+        "outcome": attempt.outcome,
+        "error": attempt.error,
+        "worker_id": attempt.worker_id,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+    }

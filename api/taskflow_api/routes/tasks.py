@@ -1,0 +1,170 @@
+"""/tasks: create, read, list, cancel, retry, and what a task left behind."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Query
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from taskflow_api import cursors
+from taskflow_api.body import read
+from taskflow_api.dependencies import CurrentActor, Opened, Resources, Session
+from taskflow_api.openapi import takes
+from taskflow_api.problems import invalid
+from taskflow_api.rendering import attempt_body, respond, task_body, task_response
+from taskflow_api.schemas.tasks import (
+    MAX_ROWS,
+    AttemptList,
+    FileList,
+    ListQuery,
+    NewTaskBody,
+    TaskList,
+    TaskResource,
+)
+from taskflow_core import files, tasks
+from taskflow_core.actors import Actor
+from taskflow_core.clock import utc_now
+from taskflow_core.errors import FieldProblem, Forbidden, Invalid, UnknownType
+from taskflow_core.handlers import TaskType
+from taskflow_core.tasks import NewTask, TaskFilter
+
+PREFIX = "/api/v1/tasks"
+ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
+
+router = APIRouter(prefix=PREFIX, tags=["tasks"])
+
+
+@router.post("", status_code=201, responses={201: {"model": TaskResource}}, openapi_extra=takes(NewTaskBody))
+async def create(request: Request, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+    """Create a task. It is stored when this answers 201, and runs at least once."""
+    body = await read(request, NewTaskBody)
+    now = utc_now()
+    new = _new_task(body, _task_type(opened, body.type), now=now)
+    task = await tasks.create(session, new, actor=actor, max_pending=opened.settings.max_pending_tasks)
+    await session.commit()
+    await opened.queue.deliver([task])
+    opened.metrics.task_created(task.type)
+    return task_response(task, now=now, status=201, headers={"Location": f"{PREFIX}/{task.id}"})
+
+
+@router.get("", responses={200: {"model": TaskList}})
+async def list_tasks(
+    query: Annotated[ListQuery, Query()], opened: Opened, actor: CurrentActor, session: Session
+) -> Response:
+    """Return a page of tasks, newest first: after `cursor`, or number `page`."""
+    filters = _filters(query, actor)
+    body: dict[str, Any] = {"next_cursor": None, "total": None, "page": query.page, "limit": query.limit}
+    if query.page is not None:
+        _check_page(query, query.page)
+        found, body["total"] = await tasks.list_numbered(
+            session, filters, actor=actor, limit=query.limit, page=query.page
+        )
+    else:
+        after = None if query.cursor is None else cursors.decode(query.cursor, filters, actor, opened.keyring)
+        found, last = await tasks.list_after(session, filters, actor=actor, limit=query.limit, after=after)
+        body["next_cursor"] = last and cursors.encode(last, filters, actor, opened.keyring)
+    now = utc_now()
+    return respond({"items": [task_body(task, now=now) for task in found], **body})
+
+
+@router.get("/{task_id}", responses=ONE)
+async def get(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
+    """Return one task."""
+    return task_response(await tasks.get(session, task_id, actor=actor), now=utc_now())
+
+
+@router.post("/{task_id}:cancel", responses=ONE)
+async def cancel(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
+    """Cancel a task that waits; ask one that runs to stop (`cancel_requested`)."""
+    task = await tasks.cancel(session, task_id, actor=actor)
+    await session.commit()
+    return task_response(task, now=utc_now())
+
+
+@router.post("/{task_id}:retry", responses=ONE)
+async def retry(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+    """Give a FAILED task a fresh set of attempts."""
+    task = await tasks.retry(session, task_id, actor=actor)
+    await session.commit()
+    await opened.queue.deliver([task])
+    return task_response(task, now=utc_now())
+
+
+@router.get("/{task_id}/attempts", responses={200: {"model": AttemptList}})
+async def list_attempts(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
+    """Return the attempts of a task that have ended, oldest first."""
+    attempts = await tasks.attempts(session, task_id, actor=actor)
+    return respond({"items": [attempt_body(attempt) for attempt in attempts]})
+
+
+@router.get("/{task_id}/files", responses={200: {"model": FileList}})
+async def list_files(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
+    """Return the names, types and sizes of the files that a task made."""
+    await tasks.get(session, task_id, actor=actor)
+    found = await files.list_files(session, task_id, actor=actor)
+    return respond({"items": [entry._asdict() for entry in found]})
+
+
+@router.get("/{task_id}/files/{name}", responses={200: {"content": {"application/octet-stream": {}}}})
+async def download(task_id: UUID, name: str, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+    """Return a file that a task made, as an attachment."""
+    entry = await files.find(session, task_id, name, actor=actor)
+    headers = {
+        "Content-Length": str(entry.size),
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(entry.name, safe='')}",
+    }
+    pieces = files.read(opened.sessions, task_id, name, actor=actor)
+    return StreamingResponse(pieces, headers=headers, media_type=entry.media_type)
+
+
+def _task_type(opened: Resources, name: str) -> TaskType:
+    kind = opened.registry.get(name)
+    if kind is None:
+        known = ", ".join(opened.registry.names())
+        raise UnknownType("no such task type is installed", [FieldProblem("type", f"must be one of: {known}")])
+    return kind
+
+
+def _new_task(body: NewTaskBody, kind: TaskType, *, now: datetime) -> NewTask:
+    return NewTask(
+        type=kind.name,
+        payload=_payload(body.payload, kind),
+        title=body.title,
+        queue=body.queue,
+        priority=body.priority,
+        run_at=body.run_at if body.delay_s is None else now + timedelta(seconds=body.delay_s),
+        max_attempts=body.max_attempts,
+        timeout_s=body.timeout_s or kind.timeout_s,
+        dedup_key=body.dedup_key,
+        tags=body.tags,
+    )
+
+
+def _payload(raw: dict[str, Any], kind: TaskType) -> dict[str, Any]:
+    try:
+        payload = kind.payload.model_validate(raw).model_dump(mode="json")
+        orjson.dumps(payload)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False), prefix=("payload",)) from None
+    except TypeError as error:  # an integer that its model read out of a float beyond 64 bits
+        raise Invalid("the payload cannot be stored", [FieldProblem("payload", str(error))]) from None
+    return payload
+
+
+def _filters(query: ListQuery, actor: Actor) -> TaskFilter:
+    if query.owner_id is not None and not actor.sees_all and query.owner_id != actor.user_id:
+        raise Forbidden("only an OPERATOR or an ADMIN may ask for the tasks of others (owner_id)")
+    return TaskFilter(**query.model_dump(exclude={"limit", "cursor", "page"}))
+
+
+def _check_page(query: ListQuery, page: int) -> None:
+    if query.cursor is not None:
+        raise Invalid("give a cursor or a page, not both", [FieldProblem("page", "must be left out beside a cursor")])
+    if page * query.limit > MAX_ROWS:
+        message = f"page times limit must be at most {MAX_ROWS}; go further with next_cursor"
+        raise Invalid("that page is too far", [FieldProblem("page", message)])

@@ -1,0 +1,1 @@
+"""What bodies and queries look like, one module a resource."""

@@ -1,0 +1,110 @@
+"""The outermost middleware: request ids, security headers, the last answer to any error, one log line, metrics."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from taskflow_api.metrics import Metrics
+from taskflow_api.problems import describe
+from taskflow_core.logs import get_logger
+
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
+QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
+DOCS_ROUTE = "/docs"
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+# Swagger UI is an inline script that loads its parts from a CDN.
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+
+log = get_logger(__name__)
+
+
+class RequestTrail:
+    """ASGI middleware that gives each request an id and leaves one `request.finished` line behind it."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, whatever happens inside."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(scope, send)
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
+            try:
+                await self._app(scope, receive, answer.send)
+            except ClientDisconnect:
+                answer.status = answer.status or CLIENT_LEFT
+            except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
+                await answer.failed(error, receive)
+            finally:
+                self._finished(scope, answer.status, time.perf_counter() - started)
+
+    def _finished(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "(none)")
+        self._metrics.request_finished(method=scope["method"], route=route, status=status, seconds=seconds)
+        write = log.debug if route in QUIET_ROUTES and status < 400 else log.info
+        write(
+            "request.finished",
+            method=scope["method"],
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+            user_id=scope["state"].get("user_id"),
+        )
+
+
+class _Answer:
+    """The sending half of one request: adds headers, remembers the status."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.status = 0
+        self.request_id = _request_id(scope)
+        self._scope = scope
+        self._send = send
+        scope.setdefault("state", {})["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-ID"] = self.request_id
+            if self._scope["path"] == DOCS_ROUTE:
+                headers["Content-Security-Policy"] = DOCS_POLICY
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)
+
+    async def failed(self, error: Exception, receive: Receive) -> None:
+        problem = describe(error)
+        if problem.status == 503:
+            log.warning("request.unavailable", error=type(error).__name__, reason=str(error).partition("\n")[0])
+        elif problem.status >= 500:
+            log.error("request.failed", error=type(error).__name__, exc_info=error)
+        if self.status:
+            raise error  # half an answer is out: only closing the connection can say that it is not whole
+        await problem.response(self.request_id)(self._scope, receive, self.send)
+
+
+def _request_id(scope: Scope) -> str:
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if SANE_ID.fullmatch(given) else uuid4().hex

@@ -1,0 +1,5 @@
+"""`python -m taskflow_cli` is the `taskflow` command."""
+
+from taskflow_cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""`taskflow demo`: one task of each type of the box, followed live, and what they left behind."""

@@ -1,0 +1,139 @@
+"""What commands print: results to standard output, progress and failures to standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from taskflow_cli.failures import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from taskflow_cli.wire import Task
+
+STYLES = {
+    "PENDING": "cyan",
+    "SCHEDULED": "cyan",
+    "RETRYING": "yellow",
+    "RUNNING": "blue",
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "CANCELED": "magenta",
+}
+WIDTH_OF_FILES = 10_000  # into a file or a pipe nothing is cut
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Return a console that takes text literally and cuts nothing when its output is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else WIDTH_OF_FILES
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as indented JSON."""
+    sys.stdout.write(as_json(document) + "\n")
+
+
+def as_json(document: Any) -> str:
+    """Return a document as indented JSON."""
+    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def print_json_array(documents: Iterable[Any]) -> None:
+    """Print documents as one JSON array, each as soon as it is there."""
+    separator = "["
+    for document in documents:
+        sys.stdout.write(f"{separator}\n{as_json(document)}")
+        separator = ","
+    sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
+
+
+def say(text: str) -> None:
+    """Print lines for people now, control characters removed."""
+    lines = [printable(line) for line in text.split("\n")]
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def print_tasks(pages: Iterable[list["Task"]]) -> None:
+    """Print pages of tasks as one table, each page as soon as it is there."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    for number, tasks in enumerate(pages):
+        table = Table(box=None, show_header=number == 0, header_style="bold", pad_edge=False)
+        table.add_column("ID", no_wrap=True, min_width=36)
+        table.add_column("TYPE", no_wrap=True, min_width=8)
+        table.add_column("STATE", no_wrap=True, min_width=9)
+        table.add_column("ATTEMPT", no_wrap=True, min_width=7)
+        table.add_column("QUEUE", no_wrap=True, min_width=8)
+        table.add_column("CREATED", no_wrap=True, min_width=8)
+        table.add_column("TITLE", no_wrap=True, overflow="ellipsis")
+        for task in tasks:
+            table.add_row(
+                task.id,
+                printable(task.type),
+                Text(task.state, style=STYLES.get(task.state, "")),
+                f"{task.attempt}/{task.max_attempts}",
+                printable(task.queue),
+                ago(task.created_at, now=datetime.now(UTC)),
+                Text(printable(task.title)),
+            )
+        if tasks or number == 0:
+            out.print(table)
+
+
+def print_task(task: "Task") -> None:
+    """Print everything worth knowing about one task."""
+    for name, value in _lines_of(task):
+        say(f"{name:<9} {value}")
+    say(f"payload\n{as_json(task.payload)}")
+    _print_outcome(task)
+
+
+def print_end(task: "Task") -> None:
+    """Print how a task ended and what came of it."""
+    say(f"{task.type} {task.id} is {task.state}.")
+    _print_outcome(task)
+
+
+def _print_outcome(task: "Task") -> None:
+    if task.result is not None:
+        say(f"result\n{as_json(task.result)}")
+    if task.error is not None:
+        say(f"error     {task.error.get('code')}: {task.error.get('message')}")
+        more = {name: value for name, value in task.error.items() if name not in {"code", "message", "type"}}
+        for name, value in more.items():
+            say(f"{name}\n{value if isinstance(value, str) else as_json(value)}")
+
+
+def _lines_of(task: "Task") -> Iterator[tuple[str, str]]:
+    yield "id", task.id
+    yield "type", task.type
+    if task.title:
+        yield "title", task.title
+    asked = " (asked to stop)" if task.cancel_requested and not task.has_ended else ""
+    yield "state", task.state + asked
+    yield "queue", task.queue
+    yield "attempt", f"{task.attempt} of {task.max_attempts}"
+    if task.progress and not task.has_ended:
+        total = "?" if task.progress.total is None else f"{task.progress.total:g}"
+        yield "progress", f"{task.progress.done:g} of {total} {task.progress.message}"
+    for name, moment in (("created", task.created_at), ("started", task.started_at), ("finished", task.finished_at)):
+        if moment:
+            yield name, moment
+
+
+def ago(moment: str, *, now: datetime) -> str:
+    """Return how long before `now` an ISO 8601 moment was, in its largest whole unit."""
+    seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit} ago"
+    return f"{seconds}s ago"

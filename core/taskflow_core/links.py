@@ -1,0 +1,47 @@
+"""One autocommit connection for hot statements: opened on first use, opened again after it broke."""
+
+import asyncio
+import random
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from taskflow_core.database import connect_args, plain_url
+from taskflow_core.settings import Settings
+
+
+class Link:
+    """A connection that one loop uses, one statement at a time. It is never shared."""
+
+    def __init__(self, settings: Settings, *, service: str) -> None:
+        self._url = plain_url(settings.database_url)
+        self._arguments = connect_args(settings, service=service)
+        self._connection: AsyncConnection[Any] | None = None
+
+    async def get(self) -> AsyncConnection[Any]:
+        """Return the open connection.
+
+        Raises:
+            psycopg.OperationalError: PostgreSQL cannot be reached.
+        """
+        if self._connection is None or self._connection.closed:
+            self._connection = await AsyncConnection.connect(self._url, autocommit=True, **self._arguments)
+        return self._connection
+
+    async def drop(self) -> None:
+        """Close the connection after an error; the next `get` opens a new one."""
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.close()
+
+
+async def pause(failures: int, *, cap_s: float = 5.0, stop: asyncio.Event | None = None) -> None:
+    """Wait before try number `failures` + 1: 0.1 s doubled each time, capped, half of it jitter; `stop` ends it."""
+    wait_s = min(cap_s, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+    if stop is None:
+        await asyncio.sleep(wait_s)
+        return
+    try:
+        await asyncio.wait_for(stop.wait(), wait_s)
+    except TimeoutError:
+        return

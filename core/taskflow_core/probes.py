@@ -1,0 +1,65 @@
+"""A small HTTP server, in a thread of its own, for processes that serve nothing else: liveness and metrics.
+
+Liveness proves progress: each loop stamps `Pulse.beat`, and a process whose loop stands still answers 503 although
+its socket still works.
+"""
+
+import threading
+import time
+from collections.abc import Iterable
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from prometheus_client import make_wsgi_app
+
+
+class Pulse:
+    """When each named loop last moved, and how long it may stand still (seconds)."""
+
+    def __init__(self, **bounds_s: float) -> None:
+        self._bounds_s = bounds_s
+        self._beats = dict.fromkeys(bounds_s, time.monotonic())
+
+    def beat(self, loop: str) -> None:
+        """Say that the loop moves."""
+        self._beats[loop] = time.monotonic()
+
+    def stalled(self) -> list[str]:
+        """Return the loops that stand still, each with for how long."""
+        now = time.monotonic()
+        return [
+            f"{loop} has not moved for {now - self._beats[loop]:.0f} s"
+            for loop, bound_s in self._bounds_s.items()
+            if now - self._beats[loop] > bound_s
+        ]
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 5
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the class above
+        """Log nothing: probes come every few seconds."""
+
+
+def serve_probes(port: int, pulse: Pulse) -> WSGIServer | None:
+    """Serve /health/live and /metrics on every address at `port`, 0 for not at all.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    if port == 0:
+        return None
+    metrics = make_wsgi_app()
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            body: Iterable[bytes] = metrics(environ, start)
+            return body
+        stalled = pulse.stalled()
+        known = environ["PATH_INFO"] == "/health/live"
+        start("404 Not Found" if not known else "503 Service Unavailable" if stalled else "200 OK", [])
+        return ["\n".join(stalled or ["ok" if known else "try /health/live or /metrics"]).encode() + b"\n"]
+
+    server = make_server("", port, answer, handler_class=_Quiet)
+    threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
+    return server

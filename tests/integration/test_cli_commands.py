@@ -1,0 +1,235 @@
+"""The client commands as real processes against a real platform: `taskflow up`, started once for this file."""
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from waiting import eventually
+
+MAIL = {"to": ["bob@example.com"], "subject": "Hello", "text": "A line."}
+REFUSED_SYNC = {"source": {"url": "http://10.0.0.1/"}, "key": "id", "target": {"collection": "c"}}
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass
+class Person:
+    """Somebody with a configuration folder of their own, in the folder of the platform."""
+
+    folder: Path
+    config: Path
+    email: str
+
+    @property
+    def credentials(self) -> Path:
+        return self.config / "taskflow/credentials.json"
+
+    def run(self, *arguments: str, stdin: str = "", **environ: str) -> Done:
+        kept = {"PATH": os.environ["PATH"], "XDG_CONFIG_HOME": str(self.config), "COLUMNS": "80", **environ}
+        done = subprocess.run(
+            [sys.executable, "-m", "taskflow_cli", *arguments],
+            cwd=self.folder,
+            env=kept,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def register(self) -> "Person":
+        done = self.run("register", self.email, "--password-stdin", stdin="correct horse battery\n")
+        assert done.code == 0, done.err
+        return self
+
+    def submit(self, kind: str, payload: dict[str, Any], *options: str) -> str:
+        done = self.run("submit", kind, "--payload", "-", "--json", *options, stdin=json.dumps(payload))
+        assert done.code == 0, done.err
+        task_id: str = done.json["id"]
+        return task_id
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-cli-"))
+    folder.chmod(0o711)  # PostgreSQL's own account must pass through
+    state = folder / ".taskflow/platform.json"
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "taskflow_cli", "up", "--port", "0"], cwd=folder, stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: process.poll() is not None or state.exists(), timeout=120)
+        assert process.poll() is None, (folder / "up.log").read_text()
+        yield folder
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(timeout=90)
+    assert code == 0, (folder / "up.log").read_text()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def stranger(platform: Path, tmp_path: Path) -> Person:
+    return Person(platform, tmp_path, f"{uuid4().hex[:8]}@example.com")
+
+
+@pytest.fixture
+def ada(stranger: Person) -> Person:
+    return stranger.register()
+
+
+def test_registering_logs_in_and_keeps_the_tokens_for_the_owner_alone(ada: Person) -> None:
+    assert stat.S_IMODE(ada.credentials.stat().st_mode) == 0o600
+    me = ada.run("whoami", "--json")
+    assert (me.json["email"], me.json["role"], me.json["api_url_from"]) == (
+        ada.email,
+        "USER",
+        ".taskflow/platform.json",
+    )
+
+
+def test_a_wrong_password_is_the_apis_no(ada: Person) -> None:
+    done = ada.run("login", ada.email, "--password-stdin", stdin="wrong password\n")
+    assert (done.code, done.out) == (1, "")
+    assert "Unauthorized (401, unauthenticated)" in done.err
+    assert "request id" in done.err
+    assert "taskflow login" not in done.err
+
+
+def test_without_a_login_the_way_to_one_is_said(stranger: Person) -> None:
+    done = stranger.run("ls")
+    assert (done.code, done.err.splitlines()[-1]) == (1, "  -> run: taskflow login")
+
+
+def test_a_token_of_the_environment_goes_before_the_login(ada: Person) -> None:
+    token = json.loads(ada.credentials.read_text()).popitem()[1]["access_token"]
+    ada.credentials.unlink()
+    assert ada.run("whoami", TASKFLOW_TOKEN=token).code == 0
+    assert ada.run("whoami", TASKFLOW_TOKEN="nonsense").code == 1
+
+
+def test_an_access_token_that_is_no_good_is_renewed_behind_the_scenes(ada: Person) -> None:
+    entries = json.loads(ada.credentials.read_text())
+    (url, before) = next(iter(entries.items()))
+    ada.credentials.write_text(json.dumps({url: before | {"access_token": "expired"}}))
+    assert ada.run("whoami").code == 0
+    after = json.loads(ada.credentials.read_text())[url]
+    assert after["access_token"] != "expired"
+    assert after["refresh_token"] != before["refresh_token"]
+    assert ada.run("whoami").code == 0
+
+
+def test_logging_out_ends_the_session_at_the_api_too(ada: Person) -> None:
+    before = ada.credentials.read_text()
+    assert ada.run("logout", "--json").json["ended_at_api"] is True
+    assert json.loads(ada.credentials.read_text()) == {}
+    url = next(iter(json.loads(before)))
+    entries = json.loads(before)
+    entries[url]["access_token"] = "expired"
+    ada.credentials.write_text(json.dumps(entries))
+    assert ada.run("whoami").code == 1, "the refresh token must be dead"
+
+
+def test_a_watched_submission_leaves_with_0_and_prints_only_its_result(ada: Person) -> None:
+    done = ada.run("submit", "EMAIL", "--payload", json.dumps(MAIL), "--title", "Hi", "--watch", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["status"], done.json["title"]) == ("COMPLETED", "Hi")
+    assert done.json["result"]["accepted"] == MAIL["to"]
+    assert f"EMAIL  {done.json['id']} COMPLETED" in done.err
+
+
+def test_a_task_that_failed_leaves_with_1_and_can_be_retried(ada: Person) -> None:
+    done = ada.run("submit", "SYNC", "--payload", json.dumps(REFUSED_SYNC), "--watch")
+    assert done.code == 1
+    assert "address_refused" in done.out
+    (task,) = ada.run("ls", "--status", "FAILED", "--json").json
+    assert ada.run("retry", task["id"]).code == 0
+    assert ada.run("watch", task["id"]).code == 1
+
+
+def test_watching_past_the_deadline_leaves_with_3_and_a_canceled_task_with_1(ada: Person) -> None:
+    task_id = ada.submit("EMAIL", MAIL, "--delay", "3600")
+    late = ada.run("watch", task_id, "--timeout", "0.2")
+    assert (late.code, late.out) == (3, "")
+    assert f"{task_id} SCHEDULED" in late.err
+    assert ada.run("cancel", task_id, "--json").json["status"] == "CANCELED"
+    assert ada.run("watch", task_id).code == 1
+    again = ada.run("cancel", task_id)
+    assert again.code == 1
+    assert "illegal_transition" in again.err
+
+
+def test_a_second_task_of_a_deduplication_key_is_refused(ada: Person) -> None:
+    ada.submit("EMAIL", MAIL, "--delay", "3600", "--dedup-key", "once")
+    done = ada.run("submit", "EMAIL", "--payload", json.dumps(MAIL), "--dedup-key", "once")
+    assert done.code == 1
+    assert "duplicate_task" in done.err
+
+
+def test_every_wrong_field_of_a_payload_is_named(ada: Person) -> None:
+    done = ada.run("submit", "EMAIL", "--payload", '{"to": []}')
+    assert done.code == 1
+    assert "- payload.to: " in done.err
+    assert "- payload.subject: " in done.err
+
+
+def test_listing_all_follows_pages_and_shows_whole_ids(ada: Person) -> None:
+    ids = [ada.submit("EMAIL", MAIL, "--delay", "3600") for _ in range(3)]
+    newest = ada.run("ls", "--limit", "2", "--json").json
+    assert [task["id"] for task in newest] == ids[:0:-1]
+    assert [task["id"] for task in ada.run("ls", "--all", "--json").json] == ids[::-1]
+    assert ada.run("ls", "--type", "SYNC", "--json").json == []
+    table = ada.run("ls").out.splitlines()
+    assert table[0].split() == ["ID", "TYPE", "STATE", "ATTEMPT", "QUEUE", "CREATED", "TITLE"]
+    assert [line.split()[0] for line in table[1:]] == ids[::-1]
+
+
+def test_a_task_of_somebody_else_does_not_exist(ada: Person, platform: Path, tmp_path: Path) -> None:
+    task_id = ada.submit("EMAIL", MAIL, "--delay", "3600")
+    assert json.dumps(MAIL["subject"]) in ada.run("show", task_id).out
+    bob = Person(platform, tmp_path / "bob", f"{uuid4().hex[:8]}@example.com").register()
+    done = bob.run("show", task_id)
+    assert (done.code, done.out) == (1, "")
+    assert "404" in done.err
+
+
+def test_a_title_cannot_steer_the_terminal_of_who_lists_it(ada: Person) -> None:
+    ada.submit("EMAIL", MAIL, "--delay", "3600", "--title", "[red]x[/red] \u202egnp")
+    out = ada.run("ls").out
+    assert "[red]x[/red]" in out
+    assert "\u202e" not in out
+
+
+def test_the_demo_completes_every_type_and_finds_its_mail(stranger: Person) -> None:
+    done = stranger.run("demo")
+    assert done.code == 0, done.out + done.err
+    assert "Subject: Welcome to TaskFlow, Ada" in done.out
+    assert "records 200, pages 5, created 200, updated 0, unchanged 0" in done.out
+    assert "created 0, updated 0, unchanged 200" in done.out
+    assert "All done in" in done.out
+    made = sorted(path.suffix for path in (stranger.folder / ".taskflow/demo").glob("*/*"))
+    assert made == [".csv", ".html", ".pdf", ".xlsx"]
+    assert not stranger.credentials.exists(), "the demo's user is thrown away"

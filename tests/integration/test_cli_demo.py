@@ -1,0 +1,51 @@
+"""What the demo brings along: its source of records, and how it finds mail."""
+
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from taskflow_cli.demo import source
+from taskflow_cli.demo.results import find_mail
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "PAUSE_S", 0)
+
+
+def test_the_source_is_read_to_its_end_by_its_own_links() -> None:
+    records = []
+    with source.serving() as server, httpx2.Client() as client:
+        url: str | None = server.url
+        while url is not None:
+            page = client.get(url).raise_for_status().json()
+            records += page["items"]
+            url = page["next"]
+    assert [record["sku"] for record in records] == [f"SKU-{number:04}" for number in range(1, 201)]
+
+
+def test_the_source_says_when_a_page_is_known() -> None:
+    with source.serving() as server, httpx2.Client() as client:
+        first = client.get(server.url)
+        again = client.get(server.url, headers={"If-None-Match": first.headers["ETag"]})
+        other = client.get(f"{server.url}?page=2", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/products?page=0", "/products?page=x"])
+def test_the_source_has_nothing_else(path: str) -> None:
+    with source.serving() as server, httpx2.Client() as client:
+        assert client.get(f"http://127.0.0.1:{server.server_port}{path}").status_code == 404
+
+
+def test_a_mail_is_found_by_its_id_and_the_newest_first(tmp_path: Path) -> None:
+    for name, message_id in (("1", "<a@x>"), ("2", "<b@x>"), ("3", "<a@x>")):
+        (tmp_path / f"{name}.eml").write_bytes(f"Message-ID: {message_id}\r\nSubject: {name}\r\n\r\nText\r\n".encode())
+    (tmp_path / "4.eml.unfinished").write_bytes(b"Message-ID: <a@x>\r\n")
+    found = find_mail(tmp_path, "<a@x>")
+    assert found is not None
+    assert (found[0].name, found[1]["Subject"]) == ("3.eml", "3")
+    assert find_mail(tmp_path, "<c@x>") is None
+    assert find_mail(tmp_path / "nowhere", "<a@x>") is None

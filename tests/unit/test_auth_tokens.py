@@ -1,0 +1,141 @@
+"""Access tokens: what is issued is accepted, and nothing else is."""
+
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+
+from taskflow_core import tokens
+from taskflow_core.errors import InvalidToken
+from taskflow_core.identifiers import new_id
+from taskflow_core.keyring import Keyring
+from taskflow_core.models.users import Role, User
+from taskflow_core.tokens import AccessTokens
+
+SECRET, OTHER, OLD = b"s" * 64, b"o" * 64, b"p" * 64
+USER = User(id=new_id(), email="ada@example.com", password_hash="", role=Role.OPERATOR, token_version=3)
+
+
+def issuer(*secrets: bytes, ttl_s: int = 900) -> AccessTokens:
+    return AccessTokens(Keyring(secrets or [SECRET]), issuer="taskflow", audience="taskflow-api", ttl_s=ttl_s)
+
+
+def forged(
+    change: Callable[[dict[str, Any]], object] = lambda _: None,
+    *,
+    secret: bytes | None = SECRET,
+    algorithm: str = "HS256",
+    **header: object,
+) -> str:
+    """Return a token like ours with a few things changed."""
+    claims = jwt.decode(issuer().issue(USER), options={"verify_signature": False})
+    change(claims)
+    headers = {"typ": "at+jwt", "kid": Keyring([SECRET]).signing_key[0]} | header
+    return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
+
+
+def test_a_token_names_its_user_role_and_version() -> None:
+    identity = issuer().verify(issuer().issue(USER))
+    assert (identity.actor.user_id, identity.actor.role, identity.token_version) == (USER.id, Role.OPERATOR, 3)
+
+
+def test_two_tokens_of_one_user_differ() -> None:
+    assert issuer().issue(USER) != issuer().issue(USER)
+
+
+def test_a_forgery_that_changes_nothing_is_accepted_so_the_others_fail_for_their_reason() -> None:
+    assert issuer().verify(forged()).actor.user_id == USER.id
+
+
+@pytest.mark.parametrize("claim", tokens.CLAIMS)
+def test_a_token_without_a_claim_is_refused(claim: str) -> None:
+    with pytest.raises(InvalidToken):
+        issuer().verify(forged(lambda claims: claims.pop(claim)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"iss": "someone"}, id="another issuer"),
+        pytest.param({"aud": "something"}, id="another audience"),
+        pytest.param({"exp": 1}, id="expired"),
+        pytest.param({"exp": int(time.time()) - tokens.LEEWAY_S - 1}, id="expired beyond the leeway"),
+        pytest.param({"nbf": int(time.time()) + 3600}, id="not yet valid"),
+        pytest.param({"iat": int(time.time()) + 3600}, id="issued in the future"),
+        pytest.param({"exp": float("inf")}, id="expires never"),
+        pytest.param({"exp": "soon"}, id="exp is text"),
+        pytest.param({"sub": "ada"}, id="sub is no id"),
+        pytest.param({"sub": 7}, id="sub is a number"),
+        pytest.param({"role": "ROOT"}, id="an unknown role"),
+        pytest.param({"tv": "3"}, id="tv is text"),
+        pytest.param({"tv": True}, id="tv is a bool"),
+    ],
+)
+def test_a_token_with_a_wrong_claim_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidToken):
+        issuer().verify(forged(lambda claims: claims.update(change)))
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(forged(secret=OTHER), id="signed by another secret under our kid"),
+        pytest.param(forged(kid="unknown"), id="unknown kid"),
+        pytest.param(forged(kid=""), id="empty kid"),
+        pytest.param(forged(typ="JWT"), id="another typ"),
+        pytest.param(forged(algorithm="HS512"), id="another algorithm of the same key"),
+        pytest.param(forged(secret=None, algorithm="none"), id="alg none"),
+        pytest.param(forged()[:-2], id="cut short"),
+        pytest.param(forged() + "x" * 5000, id="too long"),
+        pytest.param("", id="empty"),
+        pytest.param("a.b.c", id="no JSON"),
+        pytest.param(urlsafe_b64encode(b"[" * 2500).decode() + ".e30.AA", id="a header nested 2,500 deep"),
+        pytest.param(urlsafe_b64encode(b'{"alg":"HS256","kid":[1]}').decode() + ".e30.AA", id="kid a list"),
+    ],
+)
+def test_a_token_that_is_not_ours_is_refused(token: str) -> None:
+    with pytest.raises(InvalidToken):
+        issuer().verify(token)
+
+
+def test_an_old_secret_is_accepted_while_it_is_in_the_keyring_and_no_longer() -> None:
+    token = issuer(OLD).issue(USER)
+    assert issuer(SECRET, OLD).verify(token).actor.user_id == USER.id
+    with pytest.raises(InvalidToken):
+        issuer(SECRET).verify(token)
+    fresh = issuer(SECRET, OLD).issue(USER)
+    assert issuer(SECRET).verify(fresh).actor.user_id == USER.id
+
+
+def test_a_remembered_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = issuer(ttl_s=60)
+    token = ours.issue(USER)
+    ours.verify(token)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 60 + tokens.LEEWAY_S + 1)
+    with pytest.raises(InvalidToken, match="expired"):
+        ours.verify(token)
+
+
+def test_the_memory_of_verified_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "MAX_CACHED", 3)
+    ours = issuer()
+    issued = [ours.issue(USER) for _ in range(5)]
+    for token in issued:
+        ours.verify(token)
+    assert list(ours._verified) == issued[-3:]
+
+
+def test_a_mac_serves_its_purpose_and_message_alone() -> None:
+    keyring = Keyring([SECRET, OLD])
+    mac = Keyring([OLD]).mac("cursor", b"message")
+    assert keyring.is_genuine("cursor", b"message", mac)
+    assert keyring.is_genuine("cursor", b"message", mac[:16])
+    assert not keyring.is_genuine("other", b"message", mac)
+    assert not keyring.is_genuine("cursor", b"messagf", mac)
+    assert not keyring.is_genuine("cursor", b"message", mac[:15])
+    assert not keyring.is_genuine("cursor", b"message", b"")
+    assert not Keyring([SECRET]).is_genuine("cursor", b"message", mac)

@@ -1,0 +1,5 @@
+"""`python -m taskflow_worker`."""
+
+from taskflow_worker.main import main
+
+main()
