@@ -30,13 +30,12 @@ MAX_INLINE_BYTES = 180 * 1024
 MAX_RECIPIENTS = 100
 STOP_S = 8.0  # a worker stops the process of a handler that ignores it for 10 s
 
-# ASCII only: an internationalised domain goes in its xn-- form.
-Address = Annotated[
-    str,
-    StringConstraints(
-        max_length=254, pattern=r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
-    ),
-]
+# A dot-atom and a domain (RFC 5321), ASCII only: an internationalised domain goes in its xn-- form.
+ADDRESS = (
+    r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64})*"
+    r"@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
+)
+Address = Annotated[str, StringConstraints(max_length=254, pattern=ADDRESS)]
 OneLine = StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]*$")
 FileName = Annotated[
     str, StringConstraints(min_length=1, max_length=150, pattern=r"^[^\x00-\x1f\x7f/\\\u2028\u2029]+$")
