@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
+
 from taskflow_cli.embedded import postgres, valkey
 from taskflow_cli.embedded.ports import free_port
 from taskflow_cli.embedded.process import Launch, command_line

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 from redis import Redis
+
 from servers import Servers
 from taskflow_core.queue import DeliveryQueue, connect_redis
 

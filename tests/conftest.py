@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -26,6 +27,9 @@ from taskflow_core.settings import Settings
 from waiting import eventually
 
 TEMPLATE = "taskflow_template"
+# A busy machine fails no test: an example may take its time.
+hypothesis.settings.register_profile("taskflow", deadline=None)
+hypothesis.settings.load_profile("taskflow")
 # A test's database may be lost with the machine: nothing is forced to the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 

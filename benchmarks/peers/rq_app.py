@@ -27,7 +27,7 @@ _connection: psycopg.Connection | None = None
 
 def work(task_id: str) -> None:
     """Claim, do nothing, complete."""
-    global _connection  # noqa: PLW0603 - a forking worker has a new process, and so a new connection, for each job
+    global _connection
     if _connection is None:
         _connection = psycopg.connect(os.environ["BENCH_DATABASE_URL"], autocommit=True)
     row = _connection.execute(CLAIM, [UUID(task_id)]).fetchone()
@@ -40,8 +40,6 @@ def enqueue(count: int) -> None:
     queue = Queue("bench", connection=Redis.from_url(os.environ["BENCH_REDIS_URL"]), serializer="json")
     with psycopg.connect(os.environ["BENCH_DATABASE_URL"]) as connection:
         rows = connection.execute("SELECT id FROM tasks WHERE status = 'PENDING' LIMIT %s", [count]).fetchall()
-    data = [
-        Queue.prepare_data("rq_app.work", (str(row[0]),), result_ttl=0, description="noop") for row in rows
-    ]
+    data = [Queue.prepare_data("rq_app.work", (str(row[0]),), result_ttl=0, description="noop") for row in rows]
     for start in range(0, count, 500):
         queue.enqueue_many(data[start : start + 500])
