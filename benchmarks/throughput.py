@@ -50,9 +50,9 @@ class Contender:
 
 def measure(contender: Contender, servers: Servers) -> float:
     """Return tasks a second of one run from empty stores."""
-    _clean(servers)
+    clean(servers)
     contender.enqueue(servers, contender.tasks)
-    with _worker(contender, servers):
+    with running(contender, servers):
         started = _wait(lambda: contender.left(servers) < contender.tasks)
         left = contender.left(servers)
         ended = _wait(lambda: contender.left(servers) == 0)
@@ -100,7 +100,7 @@ def contenders() -> list[Contender]:
         Contender(
             "huey, 8 threads",
             20_000,
-            [str(BIN / "huey_consumer.py"), "huey_app.huey", "-k", "thread", "-w", "8", "-q"],
+            [sys.executable, "-m", "huey.bin.huey_consumer", "huey_app.huey", "-k", "thread", "-w", "8", "-q"],
             _peer("huey_app"),
             _lists(["huey.redis.bench"]),
             {},
@@ -186,7 +186,8 @@ def _env(servers: Servers, extra: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _worker(contender: Contender, servers: Servers) -> Iterator[int]:
+def running(contender: Contender, servers: Servers) -> Iterator[int]:
+    """Run a contender's worker; yields its pid."""
     log = servers.folder / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -210,7 +211,8 @@ def _worker(contender: Contender, servers: Servers) -> Iterator[int]:
             process.wait()
 
 
-def _clean(servers: Servers) -> None:
+def clean(servers: Servers) -> None:
+    """Empty both stores."""
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(EMPTY)
         connection.execute("CHECKPOINT")

@@ -197,7 +197,10 @@ class Engine:
         run.task.add_done_callback(self._tasks.discard)
 
     async def _run(self, run: Run) -> None:
-        ending = await run.execute(self._threads)
+        try:
+            ending = await run.execute(self._threads)
+        except asyncio.CancelledError:  # told to stop before its first step
+            ending = run.ending_of_interrupt(run.interrupted or Interrupt.SHUTDOWN)
         run.task = None
         self.busy -= 1
         self._changed.set()

@@ -56,7 +56,7 @@ class Process:
             socket_connect_timeout=settings.redis_timeout_s,
         )
         self.rq = TaskFlowWorker(queues, name=self.identity.name, connection=connection, loop=self._loop)
-        self.pulse = Pulse(watch=30.0, fetch=60.0)
+        self.pulse = Pulse(watch=30.0, fetch=60.0, keeper=60.0)
         self._suspended = False
 
     def _loop(self) -> bool:
@@ -83,6 +83,7 @@ class Process:
             runs=lambda: list(engine.runs.values()),
             draining=engine.stopping.is_set,
             loop=loop,
+            pulse=self.pulse,
         )
         beating = asyncio.create_task(self._beat(engine))
         try:
