@@ -7,7 +7,7 @@ from typing import NamedTuple
 from redis import Redis
 
 from servers import Servers
-from throughput import Contender, clean, contenders, fill, running
+from throughput import Contender, clean, fill, ours, running
 
 TASKS = 200_000
 SLOTS = 16
@@ -25,7 +25,7 @@ class Memory(NamedTuple):
 
 def measure(servers: Servers) -> Memory:
     """Run TASKS tasks through one worker."""
-    worker = next(one for one in contenders() if one.name == f"TaskFlow, {SLOTS} slots")
+    worker = ours(SLOTS)
     with Redis.from_url(servers.redis_url) as client:
         clean(servers)
         empty = _used(client)

@@ -4,6 +4,7 @@ import argparse
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,8 @@ from servers import Servers, servers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 OURS = "TaskFlow, 50 slots"
-PACKAGES = ("rq", "procrastinate", "celery", "dramatiq", "taskiq", "huey", "psycopg", "sqlalchemy", "redis", "uvloop")
+PACKAGES = ("rq", "psycopg", "sqlalchemy", "redis", "uvloop", "structlog")
+PEERS = ("procrastinate", "celery", "dramatiq", "taskiq", "huey")
 
 
 def main() -> None:
@@ -30,9 +32,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (default 3)")
     parser.add_argument("--rows", type=int, default=10_000_000, help="size of the big table (default 10 million)")
     parser.add_argument("--only", choices=["throughput", "latency", "memory", "growth"], help="one part, printed only")
+    parser.add_argument("--peers", type=Path, default=Path(".venv-bench/bin"), help="programs of the peers")
     asked = parser.parse_args()
     parts = {
-        "throughput": lambda running: _throughput(running, asked.rounds),
+        "throughput": lambda running: _throughput(running, asked.rounds, asked.peers.resolve()),
         "latency": _latency,
         "memory": _memory,
         "growth": lambda running: _growth(running, asked.rows),
@@ -40,7 +43,7 @@ def main() -> None:
     chosen = [asked.only] if asked.only else list(parts)
     lines = []
     with servers() as running:
-        lines += _machine(running)
+        lines += _machine(running, asked.peers)
         for name in chosen:
             started = time.monotonic()
             lines += ["", *_shown(parts[name](running))]
@@ -50,7 +53,7 @@ def main() -> None:
         print(f"wrote {RESULTS}")
 
 
-def _throughput(running: Servers, rounds: int) -> Iterator[str]:
+def _throughput(running: Servers, rounds: int, peers: Path) -> Iterator[str]:
     yield "## Throughput: tasks a second that do nothing, from the first taken to the last done"
     yield ""
     yield "TaskFlow claims, keeps history and events, and completes each task in PostgreSQL, every commit flushed."
@@ -60,7 +63,7 @@ def _throughput(running: Servers, rounds: int) -> Iterator[str]:
     yield f"| worker | tasks | min | median | max | {OURS} is faster by |"
     yield "|---|---|---|---|---|---|"
     rates: dict[str, float] = {}
-    for contender in throughput.contenders():
+    for contender in throughput.contenders(peers):
         found = sorted(throughput.measure(contender, running) for _ in range(rounds))
         rates[contender.name] = statistics.median(found)
         ratio = f"{rates[OURS] / rates[contender.name]:.1f} x" if OURS in rates else ""
@@ -106,11 +109,13 @@ def _growth(running: Servers, rows: int) -> Iterator[str]:
     yield f"Updates of claims that were heap-only: {small.claims_heap_only:.0%} and {big.claims_heap_only:.0%}."
 
 
-def _machine(running: Servers) -> list[str]:
+def _machine(running: Servers, peers: Path) -> list[str]:
     with psycopg.connect(running.database_url) as connection, Redis.from_url(running.redis_url) as client:
         database = connection.info.server_version // 10_000
         store = client.info("server")
     libraries = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    code = f"import importlib.metadata as m; print(', '.join(f'{{n}} {{m.version(n)}}' for n in {PEERS}))"
+    others = subprocess.run([peers / "python", "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     return [
         "# Results",
         "",
@@ -118,7 +123,9 @@ def _machine(running: Servers) -> list[str]:
         "ratios, not the figures, with another machine.",
         "",
         f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, PostgreSQL {database}, "
-        f"{store.get('server_name', 'redis')} {store.get('valkey_version', store['redis_version'])}; {libraries}.",
+        f"{store.get('server_name', 'redis')} {store.get('valkey_version', store['redis_version'])}.",
+        "",
+        f"{libraries}; peers: {others}.",
     ]
 
 
