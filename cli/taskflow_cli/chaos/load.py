@@ -85,11 +85,11 @@ class Client:
 
     async def run(self) -> None:
         """Work until stopped."""
-        async with self._http:
-            while not self._stop.is_set():
-                if len(self._ledger.accepted) - self._ledger.finished < MOST_OPEN:
-                    await self._act()
-                await self._pause(self._chance.uniform(*PAUSE_S))
+        while not self._stop.is_set():
+            if len(self._ledger.accepted) - self._ledger.finished < MOST_OPEN:
+                await self._act()
+            await self._pause(self._chance.uniform(*PAUSE_S))
+        await self._http.aclose()
 
     async def _act(self) -> None:
         what = self._chance.random()
