@@ -97,7 +97,9 @@ def print_outcome(outcome: "Outcome") -> None:
     say(f"  lost        {len(verdict.lost)}")
     say(f"  doubled     {len(verdict.doubled)}")
     say(f"  unfinished  {len(verdict.unfinished)}, {outcome.quiet_after_s:.1f} s after the last fault")
-    say(f"  mails       {verdict.mails}; {verdict.mails_twice} tasks sent one again after a fault, as documented")
+    say(f"  mails       {verdict.mails}; {verdict.mails_twice.total()} sent theirs again; how these ended:")
+    for outcomes, count in verdict.mails_twice.most_common():
+        say(f"              {count} x {outcomes}")
     say(f"  stall       {verdict.stall_s:.1f} s was the longest time in which nothing ended\n")
     if outcome.audit is not None:
         print_audit(outcome.audit)
@@ -131,7 +133,7 @@ def to_json(outcome: "Outcome") -> dict[str, Any]:
         "quiet_after_s": round(outcome.quiet_after_s, 1),
         "longest_stall_s": round(verdict.stall_s, 1),
         "mails": verdict.mails,
-        "mails_twice": verdict.mails_twice,
+        "mails_twice": dict(verdict.mails_twice),
         "broken": verdict.broken,
         "audit": audit_to_json(outcome.audit) if outcome.audit else None,
     }

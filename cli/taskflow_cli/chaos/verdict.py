@@ -24,11 +24,13 @@ SELECT t.id, t.type, t.status, t.error ->> 'code' AS code, t.error ->> 'type' AS
   (t.result ->> 'created')::int AS created,
   (t.result ->> 'updated')::int + (t.result ->> 'unchanged')::int AS found_there, COALESCE(s.records, 0) AS records,
   jsonb_array_length(t.result -> 'files') AS files_named, COALESCE(f.files, 0) AS files,
-  COALESCE(a.attempts, 0) AS attempts
+  COALESCE(a.outcomes, '{}') AS outcomes
 FROM tasks t
 LEFT JOIN (SELECT task_id, count(*) AS records FROM synced_records GROUP BY task_id) s ON s.task_id = t.id
 LEFT JOIN (SELECT task_id, count(DISTINCT name) AS files FROM task_files GROUP BY task_id) f ON f.task_id = t.id
-LEFT JOIN (SELECT task_id, count(*) AS attempts FROM task_attempts GROUP BY task_id) a ON a.task_id = t.id
+LEFT JOIN (
+  SELECT task_id, array_agg(outcome ORDER BY fence) AS outcomes FROM task_attempts GROUP BY task_id
+) a ON a.task_id = t.id
 WHERE t.created_at >= %(since)s
 """
 
@@ -57,7 +59,7 @@ class Row(NamedTuple):
     records: int
     files_named: int | None
     files: int
-    attempts: int
+    outcomes: list[str]
 
 
 @dataclass(slots=True)
@@ -72,7 +74,7 @@ class Verdict:
     doubled: list[UUID] = field(default_factory=list)
     stored_unanswered: int = 0
     mails: int = 0
-    mails_twice: int = 0
+    mails_twice: Counter[str] = field(default_factory=Counter)  # by the ends of the task's attempts
     stall_s: float = 0.0
     broken: list[str] = field(default_factory=list)
 
@@ -85,8 +87,7 @@ def judge(connection: psycopg.Connection[Any], ledger: Ledger, mails: Mails, *, 
         for row in cursor.execute(TASKS, {"since": since}):
             missing.discard(row.id)
             verdict.stored_unanswered += row.id not in ledger.accepted
-            _judge_task(row, ledger, verdict)
-            _judge_effects(row, mails, verdict)
+            judge_task(row, ledger, verdict, caught=mails.count(row.id))
     for task_id in missing:
         verdict.lost.append(task_id)
         verdict.broken.append(f"task {task_id} was accepted and is not there")
@@ -98,21 +99,27 @@ def judge(connection: psycopg.Connection[Any], ledger: Ledger, mails: Mails, *, 
     return verdict
 
 
-def _judge_task(row: Row, ledger: Ledger, verdict: Verdict) -> None:
+def judge_task(row: Row, ledger: Ledger, verdict: Verdict, *, caught: int) -> None:
+    """Note how a task ended and each promise about it that was not kept; `caught` is how many mails it sent."""
     verdict.statuses[row.status] += 1
     if row.status not in FINAL:
         verdict.unfinished.append(row.id)
     if row.status == TaskStatus.FAILED:
         why = f"{row.code}: {row.error_type}" if row.code == "exception" else str(row.code)
         verdict.reasons[why] += 1
-        variant = VARIANTS.get(ledger.accepted.get(row.id, ""))
-        by_itself = row.code in variant.failures if variant else row.type == "SYNC"
-        by_fault = row.code in BY_FAULT or (row.code == "exception" and row.error_type in OUTAGES)
-        if not by_itself and not by_fault:
-            verdict.broken.append(f"{row.type} {row.id} failed for a reason that no fault explains: {why}")
+        _judge_failure(row, why, ledger, verdict)
+    _judge_effects(row, caught, verdict)
 
 
-def _judge_effects(row: Row, mails: Mails, verdict: Verdict) -> None:
+def _judge_failure(row: Row, why: str, ledger: Ledger, verdict: Verdict) -> None:
+    variant = VARIANTS.get(ledger.accepted.get(row.id, ""))
+    by_itself = row.code in variant.failures if variant else row.type == "SYNC"
+    by_fault = row.code in BY_FAULT or (row.code == "exception" and row.error_type in OUTAGES)
+    if not by_itself and not by_fault:
+        verdict.broken.append(f"{row.type} {row.id} failed for a reason that no fault explains: {why}")
+
+
+def _judge_effects(row: Row, caught: int, verdict: Verdict) -> None:
     completed = row.status == TaskStatus.COMPLETED
     match row.type:
         case "SYNC":
@@ -129,14 +136,14 @@ def _judge_effects(row: Row, mails: Mails, verdict: Verdict) -> None:
             if row.files != (row.files_named or 0) or (completed and not row.files):
                 verdict.broken.append(f"REPORT {row.id} ({row.status}) names {row.files_named} files, not {row.files}")
         case "EMAIL":
-            _judge_mail(row, mails.count(row.id), verdict)
+            _judge_mail(row, caught, verdict)
 
 
 def _judge_mail(row: Row, caught: int, verdict: Verdict) -> None:
     if row.status == TaskStatus.COMPLETED and caught == 0:
         verdict.broken.append(f"EMAIL {row.id} is COMPLETED and no mail was caught")
     if caught > 1:
-        verdict.mails_twice += 1
-        if caught > row.attempts:  # a worker that dies between the server's answer and its own note sends again
+        verdict.mails_twice[", ".join(row.outcomes)] += 1
+        if caught > len(row.outcomes):  # a worker that dies between the server's answer and its own note sends again
             verdict.doubled.append(row.id)
-            verdict.broken.append(f"EMAIL {row.id} was caught {caught} times in {row.attempts} attempts")
+            verdict.broken.append(f"EMAIL {row.id} was caught {caught} times in {len(row.outcomes)} attempts")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -18,9 +19,12 @@ from pydantic import (
 )
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col
 
+from taskflow_core.database import is_outage
 from taskflow_core.handlers import Context, task_type
+from taskflow_core.links import pause
 from taskflow_core.models.effects import EmailSend
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_INLINE_BYTES = 180 * 1024
 MAX_RECIPIENTS = 100
+MARK_S = 30.0  # how long PostgreSQL may be away between the server's answer and the mark
 STOP_S = 8.0  # a worker stops the process of a handler that ignores it for 10 s
 
 # A dot-atom and a domain (RFC 5321), ASCII only: an internationalised domain goes in its xn-- form.
@@ -196,7 +201,15 @@ async def _send(ctx: Context, client: "SMTP", message: bytes, record: EmailSend)
     from taskflow_worker.types import email_smtp
 
     refused = await email_smtp.deliver(client, message, [one["address"] for one in record.recipients])
-    return await _mark_sent(ctx, record, refused)
+    until, failures = time.monotonic() + MARK_S, 0
+    while True:  # another attempt would send again, so an outage of PostgreSQL is waited out here
+        try:
+            return await _mark_sent(ctx, record, refused)
+        except (SQLAlchemyError, OSError) as error:
+            if not is_outage(error) or time.monotonic() > until:
+                raise
+            failures += 1
+            await pause(failures, cap_s=1.0)
 
 
 async def _to_its_end(sending: Coroutine[Any, Any, EmailSend]) -> EmailSend:
