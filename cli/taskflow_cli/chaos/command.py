@@ -100,7 +100,10 @@ def print_outcome(outcome: "Outcome") -> None:
     say(f"  mails       {verdict.mails}; {verdict.mails_twice.total()} sent theirs again; how these ended:")
     for outcomes, count in verdict.mails_twice.most_common():
         say(f"              {count} x {outcomes}")
-    say(f"  stall       {verdict.stall_s:.1f} s was the longest time in which nothing ended\n")
+    say(f"  stall       {verdict.stall_s:.1f} s was the longest time in which nothing ended")
+    say(f"  audits      {outcome.live_audits} while parts were being broken, and this one after:\n")
+    for name, task_ids in outcome.broken_live.items():
+        say(f"  broken while parts were being broken: {name}: {', '.join(task_ids)}")
     if outcome.audit is not None:
         print_audit(outcome.audit)
     for sentence in verdict.broken[:MOST_SHOWN]:
@@ -135,5 +138,7 @@ def to_json(outcome: "Outcome") -> dict[str, Any]:
         "mails": verdict.mails,
         "mails_twice": dict(verdict.mails_twice),
         "broken": verdict.broken,
+        "live_audits": outcome.live_audits,
+        "broken_live": outcome.broken_live,
         "audit": audit_to_json(outcome.audit) if outcome.audit else None,
     }

@@ -54,11 +54,13 @@ class Outcome:
     ledger: Ledger = field(default_factory=Ledger)
     verdict: Verdict = field(default_factory=Verdict)
     audit: Audit | None = None
+    live_audits: int = 0
+    broken_live: dict[str, list[str]] = field(default_factory=dict)  # by rule, while parts were being broken
 
     @property
     def clean(self) -> bool:
         """Whether every promise was kept. What an interrupted run left unfinished is no broken promise."""
-        kept = not self.verdict.broken and (self.interrupted or not self.verdict.unfinished)
+        kept = not self.verdict.broken and not self.broken_live and (self.interrupted or not self.verdict.unfinished)
         return kept and self.audit is not None and self.audit.clean
 
 
@@ -151,11 +153,11 @@ class Run:
             await asyncio.to_thread(mails.look)
             try:
                 self.outcome.ledger.finished = (await self._look(self._since))[1]
+                if time.monotonic() - told > 5 * WATCH_S:
+                    told = time.monotonic()
+                    await asyncio.to_thread(self._audit_live)
             except psycopg.OperationalError:  # it is being broken right now
                 self._say("PostgreSQL does not answer")
-            if time.monotonic() - told > 5 * WATCH_S:
-                told = time.monotonic()
-                self._say("")
             await asyncio.sleep(WATCH_S)
 
     async def _look(self, since: datetime) -> tuple[datetime, int, int]:
@@ -165,6 +167,16 @@ class Run:
         with psycopg.connect(self._database_url, connect_timeout=2, application_name="chaos") as connection:
             ((now, finished, tasks),) = connection.execute(COUNTS, [since]).fetchall()
             return now, finished, tasks
+
+    def _audit_live(self) -> None:
+        """Audit in the middle of everything: what must hold, must hold at any moment."""
+        with psycopg.connect(self._database_url, connect_timeout=2, application_name="chaos") as connection:
+            found = audit(connection)
+        self.outcome.live_audits += 1
+        broken = [finding for finding in found.findings if finding.violations]
+        for finding in broken:
+            self.outcome.broken_live.setdefault(finding.name, [str(task_id) for task_id in finding.examples])
+        self._say(f"audit: {', '.join(finding.name for finding in broken) or 'clean'}")
 
     def _reckon(self, mails: Mails) -> None:
         with self._connect() as connection:
