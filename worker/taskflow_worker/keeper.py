@@ -33,6 +33,12 @@ VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s, %(slots)s, %(versio
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), state = %(state)s
 """
 
+# The scheduler looks for expired leases in the workers' rows: one that holds a task stays until that is recovered.
+GOODBYE = """
+DELETE FROM workers w WHERE id = %s AND NOT EXISTS (
+  SELECT 1 FROM tasks t WHERE t.id = ANY (w.held) AND t.worker_id = w.id AND t.status = 'RUNNING')
+"""
+
 log = get_logger(__name__)
 
 
@@ -98,11 +104,11 @@ class Keeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and take the worker's row away."""
+        """Stop the thread and take the worker's row away, unless a task's end could not be written."""
         self._stop.set()
         self._thread.join(timeout=self._settings.database_timeout_s)
         try:
-            self._connect().execute("DELETE FROM workers WHERE id = %s", [self._identity.id])
+            self._connect().execute(GOODBYE, [self._identity.id])
         except (psycopg.Error, OSError) as error:
             log.warning("worker.row_kept", reason=str(error).strip())
         self._disconnect()

@@ -1,20 +1,25 @@
 """The task type EMAIL: a mail over SMTP, sent once however often the task is attempted."""
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col
 
+from taskflow_core.database import is_outage
 from taskflow_core.handlers import Context, task_type
+from taskflow_core.links import pause
 from taskflow_core.models.effects import EmailSend
 from taskflow_worker.types.email.models import EmailPayload, EmailResult, Refusal
 
 if TYPE_CHECKING:
     from aiosmtplib import SMTP
 
+MARK_S = 30.0  # how long PostgreSQL may be away between the server's answer and the mark
 STOP_S = 8.0  # a worker stops the process of a handler that ignores it for 10 s
 
 
@@ -67,7 +72,15 @@ async def _send(ctx: Context, client: "SMTP", mail: bytes, record: EmailSend) ->
     from taskflow_worker.types.email import smtp
 
     refused = await smtp.deliver(client, mail, [one["address"] for one in record.recipients])
-    return await _mark_sent(ctx, record, refused)
+    until, failures = time.monotonic() + MARK_S, 0
+    while True:  # another attempt would send again, so an outage of PostgreSQL is waited out here
+        try:
+            return await _mark_sent(ctx, record, refused)
+        except (SQLAlchemyError, OSError) as error:
+            if not is_outage(error) or time.monotonic() > until:
+                raise
+            failures += 1
+            await pause(failures, cap_s=1.0)
 
 
 async def _to_its_end(sending: Coroutine[Any, Any, EmailSend]) -> EmailSend:
