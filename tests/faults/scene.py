@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx2
 from psycopg import AsyncConnection
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from children import Child, Children, Client
@@ -17,10 +18,11 @@ from faults.servers import Network, Servers
 from taskflow_cli.embedded.ports import free_port
 from taskflow_core.database import dumps, plain_url
 from taskflow_core.identifiers import new_id
-from taskflow_core.lanes import CROWD, lane_of
+from taskflow_core.lanes import CROWD, lane_of, lanes_of
 from taskflow_core.queue import QUEUE_KEY
 from taskflow_core.recovery import EnqueuedTask
 from taskflow_core.settings import Settings
+from taskflow_worker.scheduler import EPOCH_KEY
 from waiting import eventually_async
 
 LEASE_S = 2.0
@@ -39,7 +41,7 @@ COUNT = """
 SELECT count(*) FILTER (WHERE status = 'COMPLETED'), count(*) FILTER (WHERE status = 'FAILED'),
   count(*) FILTER (WHERE status = 'CANCELED'),
   count(*) FILTER (WHERE 1 < (SELECT count(*) FROM task_attempts a WHERE a.task_id = t.id AND outcome = 'completed'))
-FROM tasks t WHERE id = ANY(%s)
+FROM tasks t WHERE id = ANY(%s::uuid[])
 """
 
 
@@ -165,21 +167,30 @@ class Scene:
 
     async def until_final(self, ids: Sequence[UUID], timeout: float = DEADLINE_S) -> None:  # noqa: ASYNC109 polls
         """Wait until all of them have ended."""
-        await self.until("id = ANY(%s) AND finished_at IS NOT NULL", list(ids), count=len(ids), timeout=timeout)
+        await self.until("id = ANY(%s::uuid[]) AND finished_at IS NOT NULL", list(ids), count=len(ids), timeout=timeout)
 
     async def outcomes(self, ids: Sequence[UUID]) -> set[tuple[str, ...]]:
         """Return the different histories of the tasks, each as the outcomes of its attempts in order."""
         rows = await self.query(
             "SELECT (SELECT array_agg(outcome ORDER BY fence) FROM task_attempts a WHERE a.task_id = t.id) "
-            "FROM tasks t WHERE id = ANY(%s)",
+            "FROM tasks t WHERE id = ANY(%s::uuid[])",
             list(ids),
         )
         return {tuple(row[0] or ()) for row in rows}
 
     async def waiting(self) -> int:
         """Count the deliveries in Redis."""
-        lanes = ("default:high", "default", "default:low")
-        return sum([int(await self.client.queue.redis.llen(QUEUE_KEY + lane)) for lane in lanes])
+        async with Redis.from_url(self.servers.valkey.url) as redis:
+            return sum([int(await redis.llen(QUEUE_KEY + lane)) for lane in lanes_of(["default"])])
+
+    async def until_marked(self) -> None:
+        """Wait until the scheduler has put its mark into Redis: from then on it does not take Redis for emptied."""
+
+        async def marked() -> bool:
+            async with Redis.from_url(self.servers.valkey.url) as redis:
+                return bool(await redis.exists(EPOCH_KEY))
+
+        await eventually_async(marked)
 
     def logged(self, event: str) -> int:
         """Count how often all workers together logged the event."""
