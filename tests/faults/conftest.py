@@ -17,6 +17,7 @@ from taskflow_core.database import Sessions
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.settings import Settings
 
+PLUGIN = Path(__file__).parent / "plugin"
 TEMPLATE = "taskflow_template"
 
 
@@ -57,7 +58,7 @@ async def scene(
     """Set the stage; whatever a test did to the servers, they run again afterwards."""
     redis = connect_redis(settings)
     try:
-        with children(env, tmp_path) as nursery:
+        with children({**env, "PYTHONPATH": str(PLUGIN)}, tmp_path) as nursery:
             yield Scene(settings, servers, nursery, Client(sessions, DeliveryQueue(redis)), engine, record_property)
     finally:
         servers.start()

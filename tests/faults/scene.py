@@ -142,6 +142,12 @@ class Scene:
                 assert await self.client.queue.deliver(EnqueuedTask(*row) for row in rows)
         return ids
 
+    async def deliver(self, times: int = 1) -> list[EnqueuedTask]:
+        """Deliver all tasks as the table has them now, so often at once, and return what the deliveries are made of."""
+        tasks = [EnqueuedTask(*row) for row in await self.query("SELECT id, lane, enqueued_at FROM tasks")]
+        assert await self.client.queue.deliver(tasks * times)
+        return tasks
+
     async def query(self, statement: str, *values: Any, **named: Any) -> list[tuple[Any, ...]]:
         """Run a statement on a connection of its own, so that no outage before matters."""
         async with await AsyncConnection.connect(plain_url(self.settings.database_url)) as connection:

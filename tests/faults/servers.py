@@ -107,7 +107,7 @@ class Network:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._loses: bytes | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._ways: set[asyncio.Task[None]] = set()
 
     def hold(self) -> None:
         """Let nothing through until `flow`; connections stay open."""
@@ -125,28 +125,24 @@ class Network:
         self._loses = request
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
         try:
             answers, requests = await asyncio.open_connection("127.0.0.1", self._target)
         except OSError:
             writer.close()
             return
         broken = asyncio.Event()
-        ways = [
+        ways = {
             asyncio.create_task(self._forward(reader, requests, broken)),
             asyncio.create_task(self._backward(answers, writer, broken)),
-        ]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
-            for end in (writer, requests):
-                end.transport.abort()
+        }
+        self._ways |= ways
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        self._ways -= ways
+        for way in ways:
+            way.cancel()
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (writer, requests):
+            end.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, broken: asyncio.Event) -> None:
         while piece := await reader.read(CHUNK):
@@ -168,11 +164,10 @@ class Network:
             writer.write(piece)
             await writer.drain()
 
-    async def close(self) -> None:
-        """Break what is connected."""
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+    def cut(self) -> None:
+        """Break what is connected; new connections are served."""
+        for way in self._ways:
+            way.cancel()
 
     @classmethod
     @asynccontextmanager
@@ -185,6 +180,6 @@ class Network:
             yield network
         finally:
             server.close()
-            await network.close()
+            network.cut()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(server.wait_closed(), 5)

@@ -59,7 +59,7 @@ async def test_3_a_worker_frozen_for_three_leases_overwrites_nothing_when_it_wak
     """Three leases of 2 s stand for the 60 s against one of 30 s. Recovery: from the freeze to the last completion."""
     scene.scheduler()
     frozen = await scene.worker(slots="10")
-    ids = await scene.submit(10, "NAP", lambda _: {"seconds": 2.0, "steps": 2})
+    ids = await scene.submit(10, "NAP", lambda _: {"seconds": 2.0})
     await scene.until("status = 'RUNNING'", count=10)
     frozen.kill(signal.SIGSTOP)
     watch = Stopwatch()
@@ -88,7 +88,7 @@ async def test_3b_a_worker_that_takes_back_its_own_lost_task_keeps_the_new_lease
     """The old attempt ignores its interrupt and ends while the new one runs: it must not take the new one along."""
     scene.scheduler()
     frozen = await scene.worker(slots="2")
-    ids = await scene.submit(1, "STUBBORN", lambda _: {"seconds": 5})
+    ids = await scene.submit(1, "DEAF", lambda _: {"seconds": 5})
     await scene.until("status = 'RUNNING'")
     frozen.kill(signal.SIGSTOP)
     watch = Stopwatch()

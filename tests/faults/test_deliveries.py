@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from faults.scene import DEADLINE_S, Scene, Stopwatch
 from taskflow_core.queue import QUEUE_KEY
-from taskflow_core.recovery import EnqueuedTask
 from waiting import eventually_async
 
 STORED = "appendonlydir"
@@ -19,7 +18,7 @@ STORED = "appendonlydir"
 async def test_4_one_task_delivered_a_hundred_times_at_once_is_claimed_once(scene: Scene) -> None:
     """Nothing is recovered here."""
     ids = await scene.submit(1, "NAP", lambda _: {"seconds": 1}, deliver=False)
-    assert await scene.client.queue.deliver(await enqueued(scene) * 100)
+    await scene.deliver(times=100)
     assert await scene.waiting() == 100
     await asyncio.gather(scene.worker(slots="40"), scene.worker(slots="40"))
     await scene.until_final(ids)
@@ -35,9 +34,8 @@ async def test_4_one_task_delivered_a_hundred_times_at_once_is_claimed_once(scen
 
 async def test_5_a_stale_duplicate_during_backoff_is_not_claimed_early(scene: Scene) -> None:
     """The first attempts fail; their old deliveries then come again and again until the second ones have run."""
-    ids = await scene.submit(20, "RAISE", lambda _: {"how": "error", "until_attempt": 2}, deliver=False)
-    stale = await enqueued(scene)
-    await scene.client.queue.deliver(stale)
+    ids = await scene.submit(20, "BREAK", lambda _: {"until_attempt": 2}, deliver=False)
+    stale = await scene.deliver()
     await scene.worker()
     await scene.until("status = 'PENDING' AND attempt = 1", count=20)
     due: dict[object, datetime] = dict(await scene.query("SELECT id, run_at FROM tasks"))
@@ -116,8 +114,3 @@ async def test_8b_deliveries_that_a_dead_client_popped_are_repaired(scene: Scene
     recovery_s = watch.read()
     assert await scene.outcomes(ids) == {("completed",)}
     await scene.report("8b popped by a client that died", ids, recovery_s=recovery_s)
-
-
-async def enqueued(scene: Scene) -> list[EnqueuedTask]:
-    """Return what the deliveries of all tasks are made of, as the table has it now."""
-    return [EnqueuedTask(*row) for row in await scene.query("SELECT id, lane, enqueued_at FROM tasks")]

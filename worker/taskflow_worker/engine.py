@@ -157,12 +157,7 @@ class Engine:
         while not self.stopping.is_set():
             try:
                 connection = await self._claims.get()
-                if failures:
-                    claimed = await leases.adopt(connection, task_ids, worker=self.worker_id)
-                    claimed = [task for task in claimed if task.key not in self.runs]
-                else:
-                    claimed = []
-                claimed += await limits.claim(
+                claimed = await limits.claim(
                     connection,
                     task_ids,
                     limits=self._limits,
@@ -170,6 +165,8 @@ class Engine:
                     held=[run.task_id for run in self.runs.values()],
                     lease_s=self.settings.lease_s,
                 )
+                if failures:  # an earlier claim may have been made, its answer lost: this one waited for its end
+                    claimed = await leases.adopt(connection, task_ids, worker=self.worker_id)
             except (psycopg.Error, OSError) as error:
                 failures += 1
                 log.warning("claim.failed", tasks=len(task_ids), reason=str(error).strip())
@@ -177,7 +174,8 @@ class Engine:
                 await pause(failures, stop=self.stopping)
                 continue
             for task in claimed:
-                self._start(task)
+                if task.key not in self.runs:
+                    self._start(task)
             await self._inbox.forget(task_ids)
             return
         await self._inbox.give_back(task_ids)
