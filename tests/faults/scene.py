@@ -69,18 +69,11 @@ class Scene:
     record: Callable[[str, object], None]
     workers: list[Child] = field(default_factory=list)
 
-    async def worker(self, *, through: Network | None = None, **settings: str) -> Child:
+    async def worker(self, through: Network | None = None, /, **settings: str) -> Child:
         """Start a worker with a short lease, through a stretch of network if given, and wait until it works."""
-        worker = self.start_worker(through=through, **settings)
+        return await _working(self.start_worker(through, **settings), "worker.started")
 
-        async def works() -> bool:
-            assert worker.process.poll() is None, worker.log.read_text()
-            return worker.said("worker.started")
-
-        await eventually_async(works)
-        return worker
-
-    def start_worker(self, *, through: Network | None = None, **settings: str) -> Child:
+    def start_worker(self, through: Network | None = None, /, **settings: str) -> Child:
         """Start a worker and return at once."""
         chosen = {"lease_s": str(LEASE_S), **settings}
         if through is not None:
@@ -89,9 +82,10 @@ class Scene:
         self.workers.append(worker)
         return worker
 
-    def scheduler(self, **settings: str) -> Child:
+    async def scheduler(self, **settings: str) -> Child:
         """Start a scheduler that looks often, and wait until it works."""
-        return self.nursery.scheduler(**{**BRISK, **settings})
+        child = self.nursery.start("taskflow_worker.scheduler", **{**BRISK, **settings})
+        return await _working(child, "scheduler.started")
 
     def keep_alive(self, worker: Child) -> Child:
         """Return the worker, or another in its place if its process has ended: what a supervisor does."""
@@ -235,6 +229,17 @@ def address_through(url: str, network: Network) -> str:
 def port_of(url: str) -> int:
     """Return the port of a server's address."""
     return int(url.rpartition("@")[2].partition("/")[0].rpartition(":")[2])
+
+
+async def _working(child: Child, event: str) -> Child:
+    """Wait for the event without holding the loop up: a network of the test lives in it."""
+
+    async def works() -> bool:
+        assert child.process.poll() is None, child.log.read_text()
+        return child.said(event)
+
+    await eventually_async(works)
+    return child
 
 
 async def _answers(child: Child, http: httpx2.AsyncClient) -> bool:

@@ -9,7 +9,7 @@ from waiting import eventually_async
 
 async def test_1_tasks_of_a_killed_worker_complete_elsewhere_on_a_second_attempt(scene: Scene) -> None:
     """Recovery: from the kill until the last of its tasks has completed elsewhere."""
-    scene.scheduler()
+    await scene.scheduler()
     victim = await scene.worker(slots="20")
     ids = await scene.submit(20, "NAP", lambda _: {"seconds": 60}, max_attempts=2)
     await scene.until("status = 'RUNNING'", count=20)
@@ -28,9 +28,9 @@ async def test_2_a_zombies_late_completion_changes_nothing_and_is_counted(scene:
 
     Recovery: from the cut until the last of its tasks has completed elsewhere.
     """
-    scene.scheduler()
+    await scene.scheduler()
     async with Network.to(port_of(scene.servers.postgres.url)) as network:
-        zombie = await scene.worker(through=network, slots="10", database_timeout_s="60")
+        zombie = await scene.worker(network, slots="10", database_timeout_s="60")
         ids = await scene.submit(10, "NAP", lambda _: {"seconds": 1.0})
         await scene.until("status = 'RUNNING'", count=10)
         network.hold()
@@ -57,7 +57,7 @@ async def test_2_a_zombies_late_completion_changes_nothing_and_is_counted(scene:
 
 async def test_3_a_worker_frozen_for_three_leases_overwrites_nothing_when_it_wakes_up(scene: Scene) -> None:
     """Three leases of 2 s stand for the 60 s against one of 30 s. Recovery: from the freeze to the last completion."""
-    scene.scheduler()
+    await scene.scheduler()
     frozen = await scene.worker(slots="10")
     ids = await scene.submit(10, "NAP", lambda _: {"seconds": 2.0})
     await scene.until("status = 'RUNNING'", count=10)
@@ -86,7 +86,7 @@ async def test_3_a_worker_frozen_for_three_leases_overwrites_nothing_when_it_wak
 
 async def test_3b_a_worker_that_takes_back_its_own_lost_task_keeps_the_new_lease(scene: Scene) -> None:
     """The old attempt ignores its interrupt and ends while the new one runs: it must not take the new one along."""
-    scene.scheduler()
+    await scene.scheduler()
     frozen = await scene.worker(slots="2")
     ids = await scene.submit(1, "DEAF", lambda _: {"seconds": 5})
     await scene.until("status = 'RUNNING'")
@@ -101,7 +101,7 @@ async def test_3b_a_worker_that_takes_back_its_own_lost_task_keeps_the_new_lease
 
 async def test_12_a_task_that_kills_its_worker_each_time_fails_and_the_others_go_on(scene: Scene) -> None:
     """Recovery: from the first death until everything has ended. Neighbours may lose attempts with their worker."""
-    scene.scheduler()
+    await scene.scheduler()
     worker = await scene.worker(slots="4")
     poison = await scene.submit(1, "CRASH", max_attempts=3)
     others = await scene.submit(60, "NAP", lambda _: {"seconds": 0.2}, max_attempts=10)

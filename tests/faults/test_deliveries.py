@@ -39,7 +39,7 @@ async def test_5_a_stale_duplicate_during_backoff_is_not_claimed_early(scene: Sc
     await scene.worker()
     await scene.until("status = 'PENDING' AND attempt = 1", count=20)
     due: dict[object, datetime] = dict(await scene.query("SELECT id, run_at FROM tasks"))
-    scene.scheduler()
+    await scene.scheduler()
 
     async def ended() -> bool:
         await scene.client.queue.deliver(stale)
@@ -54,7 +54,7 @@ async def test_5_a_stale_duplicate_during_backoff_is_not_claimed_early(scene: Sc
 
 async def test_6_flushall_with_5000_waiting_and_50_running_loses_nothing(scene: Scene) -> None:
     """Recovery: from the flush until the first delivery is in Redis again."""
-    scene.scheduler()
+    await scene.scheduler()
     await asyncio.gather(scene.worker(slots="25"), scene.worker(slots="25"))
     running = await scene.submit(50, "NAP", lambda _: {"seconds": 4.0})
     await scene.until("status = 'RUNNING'", count=50)
@@ -76,7 +76,7 @@ async def test_6_flushall_with_5000_waiting_and_50_running_loses_nothing(scene: 
 
 async def test_8_redis_restarted_from_an_old_dump_is_repaired(scene: Scene) -> None:
     """The dump knows finished tasks and none of the waiting ones. Recovery: from the start until all have ended."""
-    scene.scheduler()
+    await scene.scheduler()
     await scene.until_marked()
     old = await scene.submit(100)
     stored = Path(scene.servers.valkey.folder) / STORED
@@ -101,7 +101,7 @@ async def test_8_redis_restarted_from_an_old_dump_is_repaired(scene: Scene) -> N
 
 async def test_8b_deliveries_that_a_dead_client_popped_are_repaired(scene: Scene) -> None:
     """Recovery: from the pop until all have ended; some are popped ahead of others, some leave an empty list."""
-    scene.scheduler()
+    await scene.scheduler()
     await scene.until_marked()
     ids = await scene.submit(60)
     client: Redis = Redis.from_url(scene.servers.valkey.url)

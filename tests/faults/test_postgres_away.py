@@ -28,7 +28,7 @@ async def test_9_claims_and_ends_that_a_restart_interrupts_are_done_again(
     scene: Scene, name: str, number: signal.Signals
 ) -> None:
     """Ends and a claim hang on locks when the server goes. Recovery: from its return until all have completed."""
-    scene.scheduler()
+    await scene.scheduler()
     await scene.worker(slots="16", **PATIENT)
     async with scene.api() as api:
         ids = await scene.submit(8, "NAP", lambda _: {"seconds": 1.0})
@@ -59,7 +59,7 @@ async def test_9_claims_and_ends_that_a_restart_interrupts_are_done_again(
 
 async def test_9c_every_connection_terminated_again_and_again_doubles_and_loses_nothing(scene: Scene) -> None:
     """Recovery: from the last blow until all have completed."""
-    scene.scheduler()
+    await scene.scheduler()
     await scene.worker(slots="16", **PATIENT)
     await scene.worker(slots="16", **PATIENT)
     ids = await scene.submit(600, "NAP", lambda number: {"seconds": number % 10 / 20})
@@ -81,7 +81,7 @@ async def test_9c_every_connection_terminated_again_and_again_doubles_and_loses_
 async def test_9d_a_commit_whose_answer_was_lost_is_resolved(scene: Scene, type_: str, lost: str) -> None:
     """PostgreSQL has committed, the connection breaks before the worker reads it. Recovery: from then to the end."""
     async with Network.to(port_of(scene.servers.postgres.url)) as network:
-        await scene.worker(through=network, slots="4", **PATIENT)
+        await scene.worker(network, slots="4", **PATIENT)
         request = {"claim": b"WITH holder AS", "end": b"COMMIT" if type_ == "NOTE" else b"INSERT INTO task_attempts"}
         if lost == "claim":
             network.lose_answer_to(request[lost])
@@ -108,7 +108,7 @@ async def test_9d_a_commit_whose_answer_was_lost_is_resolved(scene: Scene, type_
 async def test_9e_a_claim_that_its_dead_connection_still_makes_is_adopted(scene: Scene) -> None:
     """The claim waits for a lock when its connection breaks; PostgreSQL does not notice, and claims afterwards."""
     async with Network.to(port_of(scene.servers.postgres.url)) as network:
-        await scene.worker(through=network, slots="4", **PATIENT)
+        await scene.worker(network, slots="4", **PATIENT)
         ids = await scene.submit(1, "NAP", lambda _: {"seconds": 0.1}, max_attempts=1, deliver=False)
         async with await AsyncConnection.connect(plain_url(scene.settings.database_url)) as holder:
             await holder.execute("SELECT 1 FROM tasks FOR UPDATE")
@@ -124,7 +124,7 @@ async def test_9e_a_claim_that_its_dead_connection_still_makes_is_adopted(scene:
 
 async def test_9f_postgres_away_for_longer_than_a_lease_ends_in_second_attempts_at_most(scene: Scene) -> None:
     """Down for two leases: what ran may run again, and completes once. Recovery: from its return to the last end."""
-    scene.scheduler(database_timeout_s="2")
+    await scene.scheduler(database_timeout_s="2")
     await scene.worker(slots="16", database_timeout_s="2")
     ids = await scene.submit(60, "NAP", lambda number: {"seconds": number % 10 / 4})
     await scene.until("status = 'RUNNING'", count=8)

@@ -4,7 +4,8 @@ import asyncio
 import signal
 from uuid import UUID
 
-from faults.scene import Api, Scene, Stopwatch
+from faults.scene import Api, Scene, Stopwatch, address_through, port_of
+from faults.servers import Network
 from waiting import eventually_async
 
 
@@ -13,7 +14,7 @@ async def test_7_with_redis_down_tasks_are_accepted_committed_and_claimed_from_t
 
     Recovery: from its return until the backlog is drained, half of it created in the last moment of the outage.
     """
-    scene.scheduler()
+    await scene.scheduler()
     await scene.worker(slots="8")
     async with scene.api() as api:
         running = await scene.submit(8, "NAP", lambda _: {"seconds": 2.0})
@@ -41,7 +42,7 @@ async def test_7_with_redis_down_tasks_are_accepted_committed_and_claimed_from_t
 
 async def test_7b_a_redis_that_does_not_answer_holds_nothing_up_for_longer_than_its_timeout(scene: Scene) -> None:
     """Valkey is frozen: connections open, no answer comes. Recovery: from its return until all have ended."""
-    scene.scheduler(redis_timeout_s="1")
+    await scene.scheduler(redis_timeout_s="1")
     await scene.worker(slots="8", redis_timeout_s="1.5")
     async with scene.api(redis_timeout_s="1") as api:
         before = await accepted(api, 8)
@@ -57,6 +58,33 @@ async def test_7b_a_redis_that_does_not_answer_holds_nothing_up_for_longer_than_
     ids = before + during + late
     assert await scene.outcomes(ids) == {("completed",)}
     await scene.report("7b Redis frozen, thawed later", ids, recovery_s=recovery_s)
+
+
+async def test_7c_the_scheduler_survives_a_redis_that_goes_in_the_middle_of_a_repair(scene: Scene) -> None:
+    """Redis does what the scheduler asks for, and its connection breaks before the answer, at each step of a repair.
+
+    Recovery: from the last break to the last end.
+    """
+    ids = await scene.submit(20, deliver=False)
+    async with Network.to(port_of(scene.servers.valkey.url)) as network:
+        for step in (b"RPUSH", b"\r\nSET\r\n"):
+            network.lose_answer_to(step)
+            lost = network.lost
+            scheduler = await scene.scheduler(redis_url=address_through(scene.servers.valkey.url, network))
+
+            async def broken(lost: int = lost) -> bool:
+                return network.lost > lost
+
+            await eventually_async(broken)
+            watch = Stopwatch()
+            await scene.until_marked()
+            assert scheduler.process.poll() is None, scheduler.log.read_text()
+        await scene.worker()
+        await scene.until_final(ids)
+        recovery_s = watch.read()
+        assert scheduler.stop() == 0
+    assert await scene.outcomes(ids) == {("completed",)}
+    await scene.report("7c Redis gone in the middle of a repair", ids, recovery_s=recovery_s)
 
 
 async def accepted(api: Api, count: int) -> list[UUID]:
