@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -26,6 +27,9 @@ from taskflow_core.settings import Settings
 from waiting import eventually
 
 TEMPLATE = "taskflow_template"
+# A busy machine fails no test: an example may take its time.
+hypothesis.settings.register_profile("taskflow", deadline=None)
+hypothesis.settings.load_profile("taskflow")
 # A test's database may be lost with the machine: nothing is forced to the disk.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
 
@@ -50,13 +54,27 @@ def running(launch: Launch, *, ready: Callable[[], bool], stop: signal.Signals, 
             process.wait(timeout=10)
 
 
-@pytest.fixture(scope="session")
-def server_dir() -> Iterator[Path]:
+@contextmanager
+def open_folder() -> Iterator[Path]:
     """Make a folder that PostgreSQL's own account may enter (pytest's temporary folders are closed to others)."""
     folder = Path(tempfile.mkdtemp(prefix="taskflow-tests-"))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server_dir() -> Iterator[Path]:
+    """Return the folder of the session's servers."""
+    with open_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """Return where a test's own embedded platform may keep its data; the space in the name is part of the test."""
+    with open_folder() as parent:
+        yield parent / "data folder"
 
 
 @pytest.fixture(scope="session")
@@ -94,9 +112,9 @@ def template_database(postgres_url: str, redis_url: str) -> str:
     return TEMPLATE
 
 
-@pytest.fixture
-def settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
-    """Return settings of a fresh, migrated database and an empty Valkey; both are gone after the test."""
+@contextmanager
+def fresh_settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
+    """Make a migrated database, empty Valkey, and drop the database when the block ends."""
     name = f"test_{uuid4().hex[:12]}"
     identifier = sql.Identifier(name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
@@ -106,6 +124,20 @@ def settings(postgres_url: str, redis_url: str, template_database: str) -> Itera
     yield settings_for(with_database(postgres_url, name), redis_url)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+
+
+@pytest.fixture
+def settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
+    """Return settings of a fresh, migrated database and an empty Valkey; both are gone after the test."""
+    with fresh_settings(postgres_url, redis_url, template_database) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def module_settings(postgres_url: str, redis_url: str, template_database: str) -> Iterator[Settings]:
+    """Return settings like `settings`, shared by the tests of a module that leave nothing behind for each other."""
+    with fresh_settings(postgres_url, redis_url, template_database) as settings:
+        yield settings
 
 
 @pytest.fixture

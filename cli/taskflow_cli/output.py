@@ -22,6 +22,7 @@ STYLES = {
     "FAILED": "red",
     "CANCELED": "magenta",
 }
+COLUMNS = {"ID": 36, "TYPE": 6, "STATE": 9, "AGE": 4, "QUEUE": 7}  # least widths: pages are printed one by one
 WIDTH_OF_FILES = 10_000  # into a file or a pipe nothing is cut
 
 
@@ -67,22 +68,17 @@ def print_tasks(pages: Iterable[list["Task"]]) -> None:
 
     out = console()
     for number, tasks in enumerate(pages):
-        table = Table(box=None, show_header=number == 0, header_style="bold", pad_edge=False)
-        table.add_column("ID", no_wrap=True, min_width=36)
-        table.add_column("TYPE", no_wrap=True, min_width=8)
-        table.add_column("STATE", no_wrap=True, min_width=9)
-        table.add_column("ATTEMPT", no_wrap=True, min_width=7)
-        table.add_column("QUEUE", no_wrap=True, min_width=8)
-        table.add_column("CREATED", no_wrap=True, min_width=8)
+        table = Table(box=None, show_header=number == 0, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+        for heading, width in COLUMNS.items():
+            table.add_column(heading, no_wrap=True, min_width=width)
         table.add_column("TITLE", no_wrap=True, overflow="ellipsis")
         for task in tasks:
             table.add_row(
                 task.id,
                 printable(task.type),
                 Text(task.state, style=STYLES.get(task.state, "")),
-                f"{task.attempt}/{task.max_attempts}",
+                age(task.created_at, now=datetime.now(UTC)),
                 printable(task.queue),
-                ago(task.created_at, now=datetime.now(UTC)),
                 Text(printable(task.title)),
             )
         if tasks or number == 0:
@@ -130,10 +126,10 @@ def _lines_of(task: "Task") -> Iterator[tuple[str, str]]:
             yield name, moment
 
 
-def ago(moment: str, *, now: datetime) -> str:
+def age(moment: str, *, now: datetime) -> str:
     """Return how long before `now` an ISO 8601 moment was, in its largest whole unit."""
     seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
-            return f"{seconds // size}{unit} ago"
-    return f"{seconds}s ago"
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -25,7 +25,7 @@ def add_commands(app: typer.Typer) -> None:
     app.command(
         rich_help_panel=TASK_PANEL,
         epilog=examples(
-            """taskflow submit REPORT --payload '{"last": "24h", "formats": ["csv", "pdf"]}'""",
+            """taskflow submit REPORT --payload '{"last": "24h", "format": ["csv", "pdf"]}'""",
             "taskflow submit EMAIL --payload @mail.json --title 'Welcome Ada' --watch",
             "generate-payload | taskflow submit SYNC --payload - --dedup-key prices --json",
         ),

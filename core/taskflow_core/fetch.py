@@ -25,6 +25,7 @@ CONNECT_S = 5.0
 TOTAL_S = 60.0
 MAX_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 5
+GZIP = 16 + zlib.MAX_WBITS  # what zlib calls "with a gzip header"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # What may follow a redirect to another origin; all else (Authorization, API keys, cookies) stays behind.
 HARMLESS = frozenset({"accept", "user-agent", "if-none-match", "if-modified-since"})
@@ -148,7 +149,7 @@ class Client:
             location = answer.headers.get("location")
             if method != "GET" or answer.status not in REDIRECTS or location is None:
                 return answer
-            before, target = target, _redirected(target, location)
+            before, target = target, redirected(target, location)
             if not same_origin(before, target):
                 headers = {name: value for name, value in headers.items() if name.lower() in HARMLESS}
         raise FetchRefused(f"more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
@@ -168,7 +169,7 @@ class Client:
             body = Body(found.get("content-encoding", "identity"), self._max_bytes)
             async for piece in response.aiter_stream():
                 body.add(piece)
-            return Fetched(response.status, found, body.bytes(), str(url))
+            return Fetched(response.status, found, body.whole(), str(url))
 
 
 class Body:
@@ -178,26 +179,35 @@ class Body:
         encoding = encoding.strip().lower()
         if encoding not in {"", "identity", "gzip", "x-gzip"}:
             raise FetchRefused(f"the answer is encoded as {encoding[:50]!r}", code="unsupported_encoding")
-        self._gzip = zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding.endswith("gzip") else None
+        self._gzip = zlib.decompressobj(GZIP) if encoding.endswith("gzip") else None
         self._max_bytes = max_bytes
         self._held = bytearray()
 
     def add(self, piece: bytes) -> None:
         """Take a piece as it came over the wire. Raises FetchRefused when the body grows too large."""
-        if self._gzip is not None:
-            try:
-                piece = self._gzip.decompress(piece, self._max_bytes - len(self._held) + 1)
-            except zlib.error as error:
-                raise FetchFailed("the answer is not valid gzip") from error
-        self._held += piece
+        self._held += piece if self._gzip is None else self._inflated(self._gzip, piece)
         if len(self._held) > self._max_bytes:
             raise FetchRefused(f"the answer is larger than {self._max_bytes} bytes", code="response_too_large")
 
-    def bytes(self) -> bytes:
+    def whole(self) -> bytes:
         """Return the whole body. Raises FetchFailed when the gzip stream was cut."""
         if self._gzip is not None and self._held and not self._gzip.eof:
             raise FetchFailed("the answer's gzip stream ends early")
         return bytes(self._held)
+
+    def _inflated(self, stream: "zlib._Decompress", piece: bytes) -> bytearray:
+        """Return the piece decoded, cut one byte after the bound; a body may be several gzip members (RFC 1952)."""
+        room = self._max_bytes - len(self._held) + 1
+        found = bytearray()
+        try:
+            while piece and len(found) < room:
+                if stream.eof:
+                    self._gzip = stream = zlib.decompressobj(GZIP)
+                found += stream.decompress(piece, room - len(found))
+                piece = stream.unused_data
+        except zlib.error as error:
+            raise FetchFailed("the answer is not valid gzip") from error
+        return found
 
 
 def checked_url(url: str) -> httpx2.URL:
@@ -218,7 +228,12 @@ def checked_url(url: str) -> httpx2.URL:
     return parsed
 
 
-def _redirected(source: httpx2.URL, location: str) -> httpx2.URL:
+def redirected(source: httpx2.URL, location: str) -> httpx2.URL:
+    """Return where a redirect leads.
+
+    Raises:
+        FetchRefused: the URL must not be called, or leads from https to http.
+    """
     try:
         target = checked_url(str(source.join(location)))
     except httpx2.InvalidURL as error:

@@ -14,6 +14,8 @@ from taskflow_api import throttle
 from taskflow_core.models.users import RefreshToken, Role, User
 from taskflow_core.settings import Settings
 
+REDIS_AWAY = "redis://127.0.0.1:1/0"
+
 
 @pytest.fixture
 async def api(settings: Settings) -> AsyncIterator[Api]:
@@ -151,7 +153,7 @@ async def test_a_child_that_is_inserted_while_its_family_is_revoked_is_dead(api:
 
 @pytest.mark.parametrize("column", ["expires_at", "family_expires_at"])
 async def test_an_expired_token_is_refused_without_ending_anything(api: Api, ada: Person, column: str) -> None:
-    await api.sql(f"UPDATE refresh_tokens SET {column} = now() - interval '1 second'")  # noqa: S608
+    await api.sql(f"UPDATE refresh_tokens SET {column} = now() - interval '1 second'")  # noqa: S608 - a test's own
     assert (await refreshed(api, ada.refresh))[0] == 401
     (row,) = await tokens_in_database(api)
     assert row.used_at is None
@@ -221,9 +223,19 @@ async def test_guesses_at_once_are_throttled_too(api: Api, ada: Person) -> None:
 
 
 async def test_the_throttle_works_without_redis(settings: Settings) -> None:
-    away = api_settings(settings, redis_url="redis://127.0.0.1:1/0")
+    away = api_settings(settings, redis_url=REDIS_AWAY)
     async with running_api(away) as api:
         ada = await api.person("ada")
         for _ in range(throttle.PER_ACCOUNT):
             assert (await api.login(ada.email, "not the password")).status_code == 401
         assert (await api.login(ada.email)).status_code == 429
+
+
+async def test_what_the_throttle_remembers_without_redis_is_bounded(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throttle, "MAX_REMEMBERED", 5)
+    async with running_api(api_settings(settings, redis_url=REDIS_AWAY)) as api:
+        for number in range(12):
+            assert (await api.login(f"nobody{number}@example.com")).status_code == 401
+        assert len(api.resources.throttle._local) == 5

@@ -138,6 +138,14 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
     return answer
 
 
+def test_the_lines_in_the_documentation_work_as_they_stand(server: Server) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+    lines = page.split("```sh\n")[1].split("```")[0].replace("http://127.0.0.1:8000", server.url)
+    done = subprocess.run(["bash", "-euc", lines], capture_output=True, text=True, timeout=60, check=True)
+    page_of_tasks = json.loads(done.stdout[done.stdout.rindex('{"items"') :])
+    assert [task["type"] for task in page_of_tasks["items"]] == ["EMAIL"]
+
+
 def test_a_missing_secret_stops_the_start_with_a_sentence_that_names_it(env: dict[str, str]) -> None:
     del env["TASKFLOW_JWT_SECRET"]
     done = subprocess.run(COMMAND, env=os.environ | env, capture_output=True, text=True, timeout=60, check=False)

@@ -57,7 +57,7 @@ async def test_a_created_task_is_stored_delivered_and_readable(api: Api, ada: Pe
     assert UUID(task["id"]).version == 7
     read = await api.client.get(made.headers["location"], headers=ada.headers)
     assert (read.status_code, read.json()) == (200, task)
-    assert await api.resources.redis.llen("rq:queue:high") == 1
+    assert await api.resources.redis.llen("rq:queue:high:low") == 1
 
 
 async def test_a_task_for_later_is_scheduled_and_not_delivered(api: Api, ada: Person) -> None:

@@ -203,7 +203,7 @@ def test_listing_all_follows_pages_and_shows_whole_ids(ada: Person) -> None:
     assert [task["id"] for task in ada.run("ls", "--all", "--json").json] == ids[::-1]
     assert ada.run("ls", "--type", "SYNC", "--json").json == []
     table = ada.run("ls").out.splitlines()
-    assert table[0].split() == ["ID", "TYPE", "STATE", "ATTEMPT", "QUEUE", "CREATED", "TITLE"]
+    assert table[0].split() == ["ID", "TYPE", "STATE", "AGE", "QUEUE", "TITLE"]
     assert [line.split()[0] for line in table[1:]] == ids[::-1]
 
 
@@ -230,6 +230,6 @@ def test_the_demo_completes_every_type_and_finds_its_mail(stranger: Person) -> N
     assert "records 200, pages 5, created 200, updated 0, unchanged 0" in done.out
     assert "created 0, updated 0, unchanged 200" in done.out
     assert "All done in" in done.out
-    made = sorted(path.suffix for path in (stranger.folder / ".taskflow/demo").glob("*/*"))
-    assert made == [".csv", ".html", ".pdf", ".xlsx"]
+    made = {path.suffix for path in (stranger.folder / ".taskflow/demo").glob("*/*") if path.stat().st_size}
+    assert made == {".csv", ".html", ".pdf", ".xlsx"}
     assert not stranger.credentials.exists(), "the demo's user is thrown away"

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,17 +65,14 @@ class Starter:
 
 
 @pytest.fixture
-def start() -> Iterator[Starter]:
-    """Make a data folder that PostgreSQL's own account may enter, and start platforms on it."""
-    parent = Path(tempfile.mkdtemp(prefix="taskflow-up-"))
-    parent.chmod(0o711)
-    starter = Starter(parent / "data folder")  # the space is part of the test
+def start(data_dir: Path) -> Iterator[Starter]:
+    """Start platforms on one data folder."""
+    starter = Starter(data_dir)
     yield starter
     for up in starter.started:
         if up.process.poll() is None:
             up.process.terminate()
             up.ends()
-    shutil.rmtree(parent)
 
 
 def descendants(pid: int) -> set[int]:

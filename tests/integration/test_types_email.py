@@ -1,62 +1,27 @@
 """EMAIL against a real SMTP server and PostgreSQL: what arrives, once, and what each answer means."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Iterator
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-import trustme
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 from sqlalchemy import select, text, update
 from sqlmodel import col
 
 from fake_context import FakeContext, add_task, context, run
+from smtp_server import Mailbox, serving
 from taskflow_core import files
 from taskflow_core.database import Sessions
 from taskflow_core.handlers import NonRetryable, Retry, TaskCanceled
 from taskflow_core.models.effects import EmailSend
 from taskflow_core.settings import Settings, load
-from taskflow_worker.types import email_message, email_smtp
+from taskflow_worker.types import email_message
 from taskflow_worker.types.email import send_email
+from waiting import eventually_async
 
 MAIL: dict[str, Any] = {"to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}
-
-
-class Mailbox:
-    """A mail server's memory: what it took, and how it shall answer."""
-
-    def __init__(self) -> None:
-        self.envelopes: list[Envelope] = []
-        self.sessions: list[Session] = []
-        self.refuse: dict[str, str] = {}
-        self.data_answer = "250 OK"
-
-    async def handle_RCPT(  # noqa: N802 (aiosmtpd's name)
-        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: list[str]
-    ) -> str:
-        if address in self.refuse:
-            return self.refuse[address]
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        if self.data_answer.startswith("250"):
-            self.envelopes.append(envelope)
-            self.sessions.append(session)
-        return self.data_answer
-
-    def message(self, number: int = 0) -> EmailMessage:
-        content = self.envelopes[number].content
-        assert isinstance(content, bytes)
-        message = message_from_bytes(content, policy=policy.default)
-        assert isinstance(message, EmailMessage)
-        return message
 
 
 @pytest.fixture(autouse=True)
@@ -76,22 +41,6 @@ async def mailbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mailbox]:
         monkeypatch.setenv("TASKFLOW_SMTP_URL", f"smtp://127.0.0.1:{port}")
         load.cache_clear()
         yield box
-
-
-class serving:  # noqa: N801 (reads as a verb where it is used)
-    """Serve a mailbox on a free port of 127.0.0.1."""
-
-    def __init__(self, box: Mailbox, **options: Any) -> None:
-        self.implicit: ssl.SSLContext | None = options.pop("implicit", None)
-        self.factory = lambda: SMTP(box, hostname="test", loop=asyncio.get_running_loop(), **options)
-
-    async def __aenter__(self) -> int:
-        self.server = await asyncio.get_running_loop().create_server(self.factory, "127.0.0.1", 0, ssl=self.implicit)
-        return int(self.server.sockets[0].getsockname()[1])
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.close()
-        await self.server.wait_closed()
 
 
 def use(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
@@ -315,80 +264,25 @@ async def test_a_canceled_task_sends_nothing(ctx: FakeContext, mailbox: Mailbox)
     assert mailbox.envelopes == []
 
 
-@pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def server_tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(tls)
-    return tls
-
-
-def check_login(_server: SMTP, _session: Session, _envelope: Envelope, _mechanism: str, data: Any) -> AuthResult:
-    right = isinstance(data, LoginPassword) and (data.login, data.password) == (b"u", b"p:1")
-    return AuthResult(success=right, handled=False)
-
-
-async def test_starttls_is_used_when_offered_and_the_login_follows(
-    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA
-) -> None:
-    box = Mailbox()
-    options: dict[str, Any] = {"tls_context": server_tls(authority, "127.0.0.1"), "require_starttls": True}
-    async with serving(box, authenticator=check_login, auth_required=True, **options) as port:
-        use(monkeypatch, f"smtp://u:p%3A1@127.0.0.1:{port}")
-        await run(ctx, send_email, MAIL)
-        assert box.sessions[0].ssl is not None
-        use(monkeypatch, f"smtp://u:wrong@127.0.0.1:{port}")
-        problem = await refusal(await context(ctx.sessions, "EMAIL"))
-        assert problem.code == "smtp_auth_failed"
-        assert "wrong" not in str(problem)
-
-
-async def test_smtps_speaks_tls_from_the_first_byte(
-    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA
-) -> None:
-    box = Mailbox()
-    async with serving(box, implicit=server_tls(authority, "127.0.0.1")) as port:
-        use(monkeypatch, f"smtps://127.0.0.1:{port}")
-        await run(ctx, send_email, MAIL)
-    assert len(box.envelopes) == 1
-
-
-@pytest.mark.parametrize("name", ["localhost", "other.example.com"])
-async def test_the_certificate_of_a_server_elsewhere_is_checked(
-    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, tmp_path: Path, name: str
-) -> None:
-    box = Mailbox()
-    trusted = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(trusted))
-    monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-    monkeypatch.setattr(email_smtp.Server, "is_local", False)
-    async with serving(box, tls_context=server_tls(authority, name)) as port:
-        use(monkeypatch, f"smtp://localhost:{port}")
-        if name == "localhost":
-            await run(ctx, send_email, MAIL)
-            assert box.sessions[0].ssl is not None
-        else:
-            with pytest.raises(Retry, match="certificate"):
-                await run(ctx, send_email, MAIL)
-
-
-async def test_a_password_is_never_sent_to_a_server_elsewhere_without_tls(
-    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    box = Mailbox()
-    monkeypatch.setattr(email_smtp.Server, "is_local", False)
-    async with serving(box, authenticator=check_login, auth_require_tls=False) as port:
-        use(monkeypatch, f"smtp://u:p%3A1@localhost:{port}")
-        problem = await refusal(ctx)
-    assert problem.code == "smtp_insecure"
-    assert box.envelopes == []
-
-
 async def test_two_attempts_at_once_make_one_record(ctx: FakeContext, mailbox: Mailbox) -> None:
     results = await asyncio.gather(run(ctx, send_email, MAIL), run(ctx, send_email, MAIL))
     assert results[0] == results[1]
     async with ctx.new_session() as session:
         assert len((await session.scalars(select(EmailSend))).all()) == 1
+
+
+async def test_an_attempt_that_is_stopped_while_sending_still_marks_its_mail(
+    ctx: FakeContext, mailbox: Mailbox
+) -> None:
+    mailbox.hold = asyncio.Event()
+    attempt = asyncio.ensure_future(run(ctx, send_email, MAIL))
+    await eventually_async(mailbox.is_asked)
+    attempt.cancel()
+    mailbox.hold.set()
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    record = await record_of(ctx)
+    assert record is not None
+    assert record.sent_at is not None
+    await run(ctx, send_email, MAIL)
+    assert len(mailbox.envelopes) == 1

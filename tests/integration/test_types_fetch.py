@@ -140,6 +140,16 @@ async def test_gzip_is_read_and_a_bomb_is_stopped_at_the_same_bound() -> None:
         assert await refusal(server.url("/50000000"), max_bytes=50_000) == "response_too_large"
 
 
+async def test_a_body_of_several_gzip_members_is_read_whole() -> None:
+    body = gzip.compress(b"one, ") + gzip.compress(b"") + gzip.compress(b"two")
+    with serving(
+        lambda _: Answer(
+            200, (body[n : n + 7] for n in range(0, len(body), 7)), {"Content-Encoding": "gzip", "Connection": "close"}
+        )
+    ) as server:
+        assert (await get(server.url())).body == b"one, two"
+
+
 @pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "zstd"])
 async def test_an_encoding_that_cannot_be_bounded_is_refused(encoding: str) -> None:
     with serving(lambda _: Answer(200, b"", {"Content-Encoding": encoding})) as server:

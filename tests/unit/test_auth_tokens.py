@@ -1,5 +1,6 @@
 """Access tokens: what is issued is accepted, and nothing else is."""
 
+import json
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def issuer(*secrets: bytes, ttl_s: int = 900) -> AccessTokens:
 def forged(
     change: Callable[[dict[str, Any]], object] = lambda _: None,
     *,
-    secret: bytes | None = SECRET,
+    secret: bytes = SECRET,
     algorithm: str = "HS256",
     **header: object,
 ) -> str:
@@ -35,6 +36,13 @@ def forged(
     change(claims)
     headers = {"typ": "at+jwt", "kid": Keyring([SECRET]).signing_key[0]} | header
     return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
+
+
+def unsigned(token: str) -> str:
+    """Return the token with "alg": "none" and without its signature."""
+    _, claims, _ = token.split(".")
+    header = {"alg": "none", "typ": "at+jwt", "kid": Keyring([SECRET]).signing_key[0]}
+    return urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode() + f".{claims}."
 
 
 def test_a_token_names_its_user_role_and_version() -> None:
@@ -87,7 +95,7 @@ def test_a_token_with_a_wrong_claim_is_refused(change: dict[str, object]) -> Non
         pytest.param(forged(kid=""), id="empty kid"),
         pytest.param(forged(typ="JWT"), id="another typ"),
         pytest.param(forged(algorithm="HS512"), id="another algorithm of the same key"),
-        pytest.param(forged(secret=None, algorithm="none"), id="alg none"),
+        pytest.param(unsigned(forged()), id="alg none"),
         pytest.param(forged()[:-2], id="cut short"),
         pytest.param(forged() + "x" * 5000, id="too long"),
         pytest.param("", id="empty"),

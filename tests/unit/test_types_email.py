@@ -1,6 +1,8 @@
 """EMAIL without IO: what a payload may hold, how templates are bounded, how the server's URL is read."""
 
 import base64
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
 from typing import Any
 
 import pytest
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskflow_core.handlers import NonRetryable
-from taskflow_worker.types.email import MAX_INLINE_BYTES, EmailPayload
+from taskflow_core.identifiers import new_id
+from taskflow_core.models.effects import EmailSend
+from taskflow_worker.types.email import ADDRESS, MAX_INLINE_BYTES, EmailPayload
 from taskflow_worker.types.email_child import render
+from taskflow_worker.types.email_message import Attached, assemble
 from taskflow_worker.types.email_smtp import parse_server
 
 MAIL: dict[str, Any] = {"to": ["a@example.com"], "subject": "Hi", "text": "Hello"}
@@ -23,7 +28,22 @@ def problems(**fields: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    "address", ["a@b\r\nRCPT TO:<x@y>", "a b@example.com", "Ada <a@example.com>", "a@", "@example.com", "a@b>c", "a"]
+    "address",
+    [
+        "a@b\r\nRCPT TO:<x@y>",
+        "a b@example.com",
+        "Ada <a@example.com>",
+        "a@",
+        "@example.com",
+        "a@b>c",
+        "a",
+        ".@example.com",
+        "a..b@example.com",
+        "a@b..c",
+        "a@-b",
+        '"a b"@example.com',
+        "a@[127.0.0.1]",
+    ],
 )
 def test_an_address_that_could_carry_a_command_is_refused(address: str) -> None:
     assert "to.0" in problems(to=[address])
@@ -77,6 +97,7 @@ def test_html_is_escaped_and_text_is_not() -> None:
         ("{{ ''.__class__ }}", "unsafe"),
         ("{% include 'x' %}", "TypeError"),
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{{ '\\ud800' }}", "UnicodeEncodeError"),
         ("{{ " + "(" * 5000 + ")" * 5000 + " }}", "text"),
         ("{% for i in range(99999) %}" + "x" * 100 + "{% endfor %}", "longer than"),
     ],
@@ -114,3 +135,23 @@ def test_a_wrong_server_url_says_how_it_should_look(url: str) -> None:
     with pytest.raises(NonRetryable, match="TASKFLOW_SMTP_URL must look like") as caught:
         parse_server(url)
     assert caught.value.code == "smtp_not_configured"
+
+
+one_line = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=120)
+addresses = st.from_regex(ADDRESS.replace("{1,64}", "{1,5}").rstrip("$"), fullmatch=True).filter(lambda a: len(a) < 255)
+
+
+@given(one_line, st.lists(addresses, min_size=1, max_size=3), one_line, st.text(st.characters(codec="utf-8")))
+def test_no_subject_address_file_name_or_text_adds_a_header(
+    subject: str, to: list[str], file_name: str, body: str
+) -> None:
+    payload = EmailPayload.model_validate({"to": to, "subject": "x", "text": "x"})
+    record = EmailSend(task_id=new_id(), message_id="<1@taskflow>", recipients=[], created_at=datetime.now(UTC))
+    attached = [Attached(file_name, "text/plain", b"data")]
+    content = assemble(payload, record, {"subject": subject, "text": body}, attached, "TaskFlow <a@example.com>")
+    content.decode("ascii")
+    message = message_from_bytes(content, policy=policy.default)
+    assert sorted(message.keys()) == sorted(
+        ["From", "To", "Subject", "Message-ID", "Date", "Auto-Submitted", "MIME-Version", "Content-Type"]
+    )
+    assert len(list(message.walk())) == 3

@@ -40,6 +40,7 @@ def test_a_period_ends_now_unless_it_is_given(fields: dict[str, Any], start: dat
         ({"period": {"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}}, "must lie after"),
         ({"period": {"from": "2024-01-01T00:00:00Z", "to": "2026-01-01T00:00:00Z"}}, "at most 366 days"),
         ({"period": {"from": "2026-01-01T00:00:00", "to": "2026-01-02T00:00:00"}}, "timezone"),
+        ({"period": {"from": "0001-01-01T00:00:00+14:00", "to": "0001-01-02T00:00:00Z"}}, "between the years"),
         ({"last": "9999d"}, "at most 366 days"),
         ({"last": "0d"}, "last"),
         ({"last": "1w"}, "last"),

@@ -43,6 +43,7 @@ def print_files(client: Client, task: Task, *, folder: Path) -> bool:
         say(f"  {path.stat().st_size:>8} bytes  {path}  ({file.media_type})")
     for path in paths:
         if path.suffix == ".csv":
+            say(f"  {path.name}")
             _print_lines(path.read_text("utf-8"))
     return bool(files)
 

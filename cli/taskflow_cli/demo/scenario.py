@@ -61,7 +61,7 @@ def report_request() -> dict[str, Any]:
     return {
         "type": "REPORT",
         "title": "Demo: the last 24 hours",
-        "payload": {"last": "24h", "formats": ["csv", "xlsx", "html", "pdf"], "title": "TaskFlow demo"},
+        "payload": {"last": "24h", "format": ["csv", "xlsx", "html", "pdf"], "title": "TaskFlow demo"},
     }
 
 

@@ -78,6 +78,7 @@ class Platform:
         lock = Lock(self.folder)
         lock.acquire()
         self._lock = lock
+        datadir.remove_state(self.folder)  # a killed platform could not
         try:
             self.state = await self._bring_up(_api_port(self.options))
             datadir.write_state(self.folder, self.state)

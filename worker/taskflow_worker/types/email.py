@@ -1,7 +1,9 @@
 """EMAIL: a mail over SMTP, from templates if wanted, sent once however often the task is attempted."""
 
+import asyncio
 import base64
-from typing import Annotated, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 from pydantic import (
@@ -21,16 +23,19 @@ from sqlmodel import col
 from taskflow_core.handlers import Context, task_type
 from taskflow_core.models.effects import EmailSend
 
+if TYPE_CHECKING:
+    from aiosmtplib import SMTP
+
 MAX_INLINE_BYTES = 180 * 1024
 MAX_RECIPIENTS = 100
+STOP_S = 8.0  # a worker stops the process of a handler that ignores it for 10 s
 
-# ASCII only: an internationalised domain goes in its xn-- form.
-Address = Annotated[
-    str,
-    StringConstraints(
-        max_length=254, pattern=r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
-    ),
-]
+# A dot-atom and a domain (RFC 5321), ASCII only: an internationalised domain goes in its xn-- form.
+ADDRESS = (
+    r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64})*"
+    r"@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*$"
+)
+Address = Annotated[str, StringConstraints(max_length=254, pattern=ADDRESS)]
 OneLine = StringConstraints(pattern=r"^[^\x00-\x1f\x7f\u0085\u2028\u2029]*$")
 FileName = Annotated[
     str, StringConstraints(min_length=1, max_length=150, pattern=r"^[^\x00-\x1f\x7f/\\\u2028\u2029]+$")
@@ -157,9 +162,8 @@ async def send_email(ctx: Context, payload: EmailPayload) -> EmailResult:
         message = await email_message.compose(ctx, payload, record)
         ctx.check_cancel()
         async with email_smtp.connected(server) as client:
-            refused = await email_smtp.deliver(client, message, payload.recipients())
-            record = await _mark_sent(ctx, record, refused)
-        ctx.log.info("email.sent", message_id=record.message_id, refused=len(refused))
+            record = await _to_its_end(_send(ctx, client, message, record))
+        ctx.log.info("email.sent", message_id=record.message_id)
     return EmailResult(
         message_id=record.message_id,
         accepted=[one["address"] for one in record.recipients if one["refused"] is None],
@@ -186,6 +190,25 @@ async def _record(ctx: Context, payload: EmailPayload) -> EmailSend:
         record = (await session.scalars(select(EmailSend).where(col(EmailSend.task_id) == ctx.task_id))).one()
         await session.commit()
         return record
+
+
+async def _send(ctx: Context, client: "SMTP", message: bytes, record: EmailSend) -> EmailSend:
+    from taskflow_worker.types import email_smtp
+
+    refused = await email_smtp.deliver(client, message, [one["address"] for one in record.recipients])
+    return await _mark_sent(ctx, record, refused)
+
+
+async def _to_its_end(sending: Coroutine[Any, Any, EmailSend]) -> EmailSend:
+    """Wait for the sending and its mark. Told to stop meanwhile, let them end first, so that no mail goes unmarked."""
+    task = asyncio.ensure_future(sending)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=STOP_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _mark_sent(ctx: Context, record: EmailSend, refused: dict[str, str]) -> EmailSend:

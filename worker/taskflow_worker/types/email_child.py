@@ -54,7 +54,9 @@ def _bounded(pieces: Any) -> str:
         if size > MAX_OUTPUT:
             raise ValueError(f"the rendered text is longer than {MAX_OUTPUT} characters")
         held.append(piece)
-    return "".join(held)
+    text = "".join(held)
+    text.encode()  # a template can write a lone surrogate, which no mail can hold
+    return text
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import sys
 from dataclasses import dataclass
 from email import policy
@@ -24,6 +25,7 @@ from taskflow_worker.types.email import EmailPayload, InlineAttachment, ReportAt
 
 MAX_ATTACHED_BYTES = 20 * 1024 * 1024
 MAX_SUBJECT = 500
+CONTROL = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029]")
 RENDER_S = 15.0
 RENDERERS = asyncio.Semaphore(4)  # processes at once, however many slots the worker has
 
@@ -49,7 +51,7 @@ async def compose(ctx: Context, payload: EmailPayload, record: EmailSend) -> byt
     if payload.variables is not None:
         given = await render(given, payload.variables)
     attached = await _attachments(ctx, payload)
-    return await asyncio.to_thread(_assemble, payload, record, given, attached)
+    return await asyncio.to_thread(assemble, payload, record, given, attached, load(WorkerSettings).mail_from)
 
 
 async def render(texts: dict[str, str], variables: dict[str, object]) -> dict[str, str]:
@@ -68,7 +70,7 @@ async def render(texts: dict[str, str], variables: dict[str, object]) -> dict[st
         raise NonRetryable(answer["problem"], code="template_failed")
     rendered: dict[str, str] = answer["texts"]
     subject = rendered["subject"]
-    if not subject.isprintable() or not 0 < len(subject) <= MAX_SUBJECT:
+    if CONTROL.search(subject) or not 0 < len(subject) <= MAX_SUBJECT:
         raise NonRetryable(f"subject must render to one line of 1 to {MAX_SUBJECT} characters", code="template_failed")
     return rendered
 
@@ -97,9 +99,12 @@ async def _run_child(request: bytes) -> tuple[int | None, bytes]:
     return child.returncode, output
 
 
-def _assemble(payload: EmailPayload, record: EmailSend, texts: dict[str, str], attached: list[Attached]) -> bytes:
+def assemble(
+    payload: EmailPayload, record: EmailSend, texts: dict[str, str], attached: list[Attached], sender: str
+) -> bytes:
+    """Return the mail as bytes: 7 bit, so that every server takes it; Bcc is left to the envelope."""
     message = EmailMessage(policy=policy.SMTP.clone(cte_type="7bit"))
-    message["From"] = load(WorkerSettings).mail_from
+    message["From"] = sender
     message["To"] = ", ".join(payload.to)
     if payload.cc:
         message["Cc"] = ", ".join(payload.cc)

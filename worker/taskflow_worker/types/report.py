@@ -13,6 +13,7 @@ GroupBy = Literal["hour", "day"]
 MAX_PERIOD = timedelta(days=366)
 MAX_BY_HOUR = timedelta(days=31)
 AUTO_BY_HOUR = timedelta(days=2)
+FIRST_YEAR, LAST_YEAR = 2000, 9000
 UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
@@ -26,6 +27,8 @@ class Period(BaseModel):
 
     @model_validator(mode="after")
     def _is_bounded(self) -> "Period":
+        if self.from_.year < FIRST_YEAR or self.to.year > LAST_YEAR:
+            raise ValueError(f"the period must lie between the years {FIRST_YEAR} and {LAST_YEAR}")
         if not timedelta(0) < self.to - self.from_ <= MAX_PERIOD:
             raise ValueError(f"'to' must lie after 'from', by at most {MAX_PERIOD.days} days")
         return self

@@ -194,6 +194,11 @@ def _seconds(value: Any) -> ColumnElement[float]:
     return cast(extract("epoch", value), Float)
 
 
+def _ended() -> ColumnElement[bool]:
+    """Return the condition for tasks whose last attempt ran to an end (a canceled one may have waited again)."""
+    return col(Task.status).in_([TaskStatus.COMPLETED, TaskStatus.FAILED]) & col(Task.claimed_at).is_not(None)
+
+
 async def _spreads(session: AsyncSession, chosen: ColumnElement[bool], types: dict[str, Group], total: Group) -> None:
     ran = _seconds(col(Task.finished_at) - col(Task.claimed_at))
     waited = func.greatest(_seconds(col(Task.claimed_at) - col(Task.run_at)), 0)
@@ -205,7 +210,7 @@ async def _spreads(session: AsyncSession, chosen: ColumnElement[bool], types: di
             *(func.percentile_cont(at).within_group(waited) for at in (0.5, 0.95)),
             func.max(waited),
         )
-        .where(chosen, col(Task.claimed_at).is_not(None), col(Task.finished_at).is_not(None))
+        .where(chosen, _ended())
         .group_by(func.grouping_sets(tuple_(col(Task.type)), tuple_()))
     )
     for name, *values in await session.execute(statement):
@@ -260,7 +265,7 @@ def _listing(chosen: ColumnElement[bool]) -> Select[Any]:
             func.greatest(
                 _seconds(col(Task.claimed_at) - col(Task.run_at)), case((col(Task.claimed_at).is_not(None), 0))
             ),
-            _seconds(col(Task.finished_at) - col(Task.claimed_at)),
+            case((_ended(), _seconds(col(Task.finished_at) - col(Task.claimed_at)))),
             case((failed, func.left(col(Task.error)["code"].astext, MAX_MESSAGE))),
             case((failed, func.left(col(Task.error)["message"].astext, MAX_MESSAGE))),
         )

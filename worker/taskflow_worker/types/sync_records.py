@@ -92,7 +92,7 @@ def fit(record: Any, key_path: str) -> Record:
     """
     if not isinstance(record, dict):
         raise Unfit("is not an object" if not isinstance(record, list) else "has not as many fields as the header")
-    key = at(record, key_path)
+    key = record[key_path] if key_path in record else at(record, key_path)  # a CSV column may have a dot in its name
     if not isinstance(key, str | int) or isinstance(key, bool) or key == "":
         raise Unfit(f"has no text or whole number at {key_path!r}")
     try:
