@@ -51,15 +51,15 @@ async def test_11b_sigterm_in_the_moment_of_a_pop_loses_nothing_even_without_a_s
     terms = 0
     watch = Stopwatch()
     while watch.read() < POP_WINDOW_S:
-        workers = await asyncio.gather(*(scene.worker(slots="4") for _ in range(3)))
-        tasks = asyncio.create_task(scene.submit(12, "NAP", lambda _: {"seconds": 0.01}, max_attempts=1))
+        workers = await asyncio.gather(*(scene.worker(slots="4") for _ in range(4)))
+        tasks = asyncio.create_task(scene.submit(16, "NAP", lambda _: {"seconds": 0.01}, max_attempts=1))
         for worker in workers:
             await asyncio.sleep(random.uniform(0, 0.01))
             worker.kill(signal.SIGTERM)
             terms += 1
         ids += await tasks
 
-        await eventually_async(partial(have_ended, workers))
+    await eventually_async(partial(have_ended, scene.workers))
     await scene.worker(slots="50")
     await scene.until_final(ids, timeout=30)
     assert await scene.outcomes(ids) == {("completed",)}
