@@ -16,6 +16,7 @@ from taskflow_core.lifecycle import Ending, Outcome, TaskStatus, error_document,
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
 from taskflow_core.settings import WorkerSettings
+from taskflow_worker.metrics import WorkerMetrics
 
 BATCH = 200
 CLOSING_TRIES = 8  # about ten seconds; what is not written by then is recovered when its lease ends
@@ -31,9 +32,12 @@ class _Item(NamedTuple):
 class Writer:
     """Takes ends from the engine and writes them until closed; `written` is told each task that is done with."""
 
-    def __init__(self, settings: WorkerSettings, *, worker_id: str, written: Callable[[Claimed], None]) -> None:
+    def __init__(
+        self, settings: WorkerSettings, *, worker_id: str, written: Callable[[Claimed], None], metrics: WorkerMetrics
+    ) -> None:
         self._worker_id = worker_id
         self._written = written
+        self._metrics = metrics
         self._link = Link(settings, service="worker-finish")
         self._waiting: asyncio.Queue[_Item | None] = asyncio.Queue()
         self._own: set[asyncio.Task[None]] = set()
@@ -144,6 +148,10 @@ class Writer:
                 "attempt": item.task.attempt,
                 "outcome": item.ending.outcome.value,
             }
+            if item.task.id in ended:
+                self._metrics.ended(item)
+            elif certain:
+                self._metrics.discarded()
             if item.task.id in ended and item.ending.outcome is Outcome.COMPLETED:
                 log.debug("attempt.finished", **fields)
             elif item.task.id in ended:

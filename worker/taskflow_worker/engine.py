@@ -27,6 +27,7 @@ from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
 from taskflow_worker.endings import Writer
 from taskflow_worker.inbox import Inbox
+from taskflow_worker.metrics import WorkerMetrics
 from taskflow_worker.runs import Interrupt, Run
 
 WATCH_S = 0.25
@@ -49,6 +50,7 @@ class Engine:
         sessions: Sessions,
         suspended: Callable[[], bool],
         pulse: Pulse,
+        metrics: WorkerMetrics,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -62,13 +64,14 @@ class Engine:
         self._sessions = sessions
         self._suspended = suspended
         self._pulse = pulse
+        self._metrics = metrics
         self._limits = Limits(
             {name: most for name in registry.names() if (type_ := registry.get(name)) and (most := type_.max_running)},
             settings.max_running_per_owner,
         )
         self._claims = Link(settings, service="worker-claim")
         self._reports = Link(settings, service="worker-report")
-        self._writer = Writer(settings, worker_id=worker_id, written=self._written)
+        self._writer = Writer(settings, worker_id=worker_id, written=self._written, metrics=metrics)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="task")
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -190,17 +193,23 @@ class Engine:
         run = Run(claimed, type_, self._sessions)
         self.runs[claimed.key] = run
         self.busy += 1
+        self._metrics.claimed(claimed, busy=self.busy)
         run.task = asyncio.create_task(self._run(run))
         self._tasks.add(run.task)
         run.task.add_done_callback(self._tasks.discard)
 
     async def _run(self, run: Run) -> None:
-        ending = await run.execute(self._threads)
+        try:
+            ending = await run.execute(self._threads)
+        except asyncio.CancelledError:  # told to stop before its first step
+            ending = run.ending_of_interrupt(run.interrupted or Interrupt.SHUTDOWN)
         run.task = None
         self.busy -= 1
+        self._metrics.ran(run.claimed, seconds=time.monotonic() - run.started, busy=self.busy)
         self._changed.set()
         if ending is None:
             log.warning("attempt.discarded", task_id=str(run.task_id), attempt=run.attempt, why="lease lost")
+            self._metrics.discarded()
             self._writer.abandon(run.transaction)
             self.runs.pop(run.claimed.key, None)
             return

@@ -19,6 +19,7 @@ from taskflow_core import leases
 from taskflow_core.database import connect_args, plain_url
 from taskflow_core.leases import AttemptKey, Finished
 from taskflow_core.logs import get_logger
+from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
 from taskflow_worker.runs import HARD_GRACE_S, Interrupt, Run
 
@@ -64,12 +65,14 @@ class Keeper:
         runs: Callable[[], list[Run]],
         draining: Callable[[], bool],
         loop: asyncio.AbstractEventLoop,
+        pulse: Pulse,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._runs = runs
         self._draining = draining
         self._loop = loop
+        self._pulse = pulse
         self._stop = threading.Event()
         self._connection: Connection[Any] | None = None
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -112,6 +115,7 @@ class Keeper:
     def _keep(self) -> None:
         renewed = time.monotonic()
         while not self._stop.wait(TICK_S):
+            self._pulse.beat("keeper")
             now = time.monotonic()
             stuck = [run for run in self._runs() if self._is_stuck(run, now)]
             if stuck:

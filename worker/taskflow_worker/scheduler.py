@@ -20,6 +20,7 @@ from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.recovery import EnqueuedTask
 from taskflow_core.settings import SchedulerSettings, load_or_exit
+from taskflow_worker.metrics import SchedulerMetrics
 
 EPOCH_KEY = "taskflow:epoch"
 EVERYWHERE_S = 300.0
@@ -49,6 +50,7 @@ class Scheduler:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.pulse = Pulse(jobs=60.0)
+        self._metrics = SchedulerMetrics()
         self._queue = DeliveryQueue(connect_redis(settings))
         self._link = Link(settings, service="scheduler")
         self._jobs = [
@@ -144,11 +146,13 @@ class Scheduler:
     async def _deliver(self, event: str, marked: list[EnqueuedTask], **fields: Any) -> bool:
         if marked:
             delivered = await self._queue.deliver(marked)
+            self._metrics.enqueued(event.removeprefix("tasks."), len(marked))
             log.info(event, tasks=len(marked), delivered=delivered, **fields)
         return len(marked) == recovery.BATCH
 
     def _log_expired(self, expired: list[recovery.Expired]) -> bool:
         for task in expired:
+            self._metrics.expired(task.status)
             log.warning("lease.expired", task_id=str(task.id), worker_id=task.worker_id, status=task.status)
         return len(expired) == recovery.BATCH
 
