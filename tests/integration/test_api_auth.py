@@ -153,7 +153,7 @@ async def test_a_child_that_is_inserted_while_its_family_is_revoked_is_dead(api:
 
 @pytest.mark.parametrize("column", ["expires_at", "family_expires_at"])
 async def test_an_expired_token_is_refused_without_ending_anything(api: Api, ada: Person, column: str) -> None:
-    await api.sql(f"UPDATE refresh_tokens SET {column} = now() - interval '1 second'")  # noqa: S608
+    await api.sql(f"UPDATE refresh_tokens SET {column} = now() - interval '1 second'")  # noqa: S608 - a test's own
     assert (await refreshed(api, ada.refresh))[0] == 401
     (row,) = await tokens_in_database(api)
     assert row.used_at is None

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +80,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def records(asked: Asked, *, delay_s: float = 0.0) -> Answer:
     """Answer a page of ten records; the last page has no next one."""
     page = int(asked.path.partition("page=")[2] or 1)
-    time.sleep(delay_s)
+    threading.Event().wait(delay_s)  # a slow source
     items = [{"id": f"{page}-{number}", "price": number} for number in range(10)]
     return Answer(
         body=json.dumps({"items": items if page <= PAGES else []}).encode(),

@@ -154,7 +154,11 @@ class Keeper:
         self._around.say(f"{self.child.name} {ending(await exited)}")
 
 
-async def _first(exited: asyncio.Task[int], event: asyncio.Event, timeout: float | None = None) -> int | None:  # noqa: ASYNC109
+async def _first(
+    exited: asyncio.Task[int],
+    event: asyncio.Event,
+    timeout: float | None = None,  # noqa: ASYNC109 - asyncio.wait's own
+) -> int | None:
     """Return the status when the process ends before the event and the timeout, else None."""
     happened = asyncio.create_task(event.wait())
     await asyncio.wait({exited, happened}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
