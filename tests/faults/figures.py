@@ -32,7 +32,7 @@ def table(rows: Sequence[Figures]) -> list[str]:
 
 
 def _line(row: Figures, width: int) -> str:
-    recovery = "-" if row.recovery_s is None else f"{row.recovery_s:.1f} s"
+    recovery = "-" if row.recovery_s is None else f"{row.recovery_s:.2f} s"
     values = [row.sent, row.completed, row.failed, row.canceled, row.lost, row.doubled, recovery]
     cells = [f"{value:>{size}}" for value, size in zip(values, WIDTHS.values(), strict=True)]
     return " ".join([f"{row.scenario:<{width}}", *cells, row.note]).rstrip()

@@ -52,9 +52,10 @@ class Api:
     child: Child
     http: httpx2.AsyncClient
 
-    async def post(self, type_: str, payload: dict[str, Any], **headers: str) -> httpx2.Response:
-        """Ask for a task."""
-        return await self.http.post("/api/v1/tasks", json={"type": type_, "payload": payload}, headers=headers)
+    async def post(self, key: str | None = None) -> httpx2.Response:
+        """Ask for an ECHO, under an Idempotency-Key if given."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.http.post("/api/v1/tasks", json={"type": "ECHO", "payload": {}}, headers=headers)
 
 
 @dataclass
@@ -92,17 +93,14 @@ class Scene:
         return worker if worker.process.poll() is None else self.start_worker()
 
     @asynccontextmanager
-    async def api(self, **settings: str) -> AsyncIterator[Api]:
-        """Start the API and a user of it."""
+    async def api(self, user: Api | None = None, /, **settings: str) -> AsyncIterator[Api]:
+        """Start the API and a user of it: the one given, or a new one."""
         port = str(free_port())
         child = self.nursery.start("taskflow_api", api_port=port, bcrypt_rounds="4", **settings)
         url = f"http://127.0.0.1:{port}"
         async with httpx2.AsyncClient(base_url=url, timeout=60, trust_env=False) as http:
             await eventually_async(lambda: _answers(child, http), timeout=60)
-            account = {"email": f"{uuid4().hex}@example.com", "password": "correct horse battery"}
-            assert (await http.post("/api/v1/auth/register", json=account)).status_code == 201
-            token = (await http.post("/api/v1/auth/login", json=account)).json()["access_token"]
-            http.headers["Authorization"] = f"Bearer {token}"
+            http.headers["Authorization"] = user.http.headers["Authorization"] if user else await _token(http)
             yield Api(child, http)
 
     async def submit(
@@ -240,6 +238,12 @@ async def _working(child: Child, event: str) -> Child:
 
     await eventually_async(works)
     return child
+
+
+async def _token(http: httpx2.AsyncClient) -> str:
+    account = {"email": f"{uuid4().hex}@example.com", "password": "correct horse battery"}
+    assert (await http.post("/api/v1/auth/register", json=account)).status_code == 201
+    return f"Bearer {(await http.post('/api/v1/auth/login', json=account)).json()['access_token']}"
 
 
 async def _answers(child: Child, http: httpx2.AsyncClient) -> bool:

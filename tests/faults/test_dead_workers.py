@@ -2,8 +2,11 @@
 
 import signal
 
+import httpx2
+
 from faults.scene import DEADLINE_S, Scene, Stopwatch, port_of
 from faults.servers import Network
+from taskflow_cli.embedded.ports import free_port
 from waiting import eventually_async
 
 
@@ -30,7 +33,8 @@ async def test_2_a_zombies_late_completion_changes_nothing_and_is_counted(scene:
     """
     await scene.scheduler()
     async with Network.to(port_of(scene.servers.postgres.url)) as network:
-        zombie = await scene.worker(network, slots="10", database_timeout_s="60")
+        port = free_port()
+        await scene.worker(network, slots="10", database_timeout_s="60", probe_port=str(port))
         ids = await scene.submit(10, "NAP", lambda _: {"seconds": 1.0})
         await scene.until("status = 'RUNNING'", count=10)
         network.hold()
@@ -49,7 +53,9 @@ async def test_2_a_zombies_late_completion_changes_nothing_and_is_counted(scene:
         assert await scene.query("SELECT id, fence, row_version, result, worker_id FROM tasks ORDER BY id") == before
         after = await scene.submit(1)
         await scene.until_final(after)
-        assert zombie.process.poll() is None
+        async with httpx2.AsyncClient(timeout=10, trust_env=False) as http:
+            metrics = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+        assert "taskflow_attempts_discarded_total 10.0" in metrics
     assert await scene.outcomes(ids) == {("lost", "completed")}
     note = f"{scene.logged('attempt.discarded')} late results discarded"
     await scene.report("2 a zombie completes late", ids + after, recovery_s=recovery_s, note=note)

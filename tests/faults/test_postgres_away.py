@@ -1,6 +1,8 @@
 """PostgreSQL restarted, crashed and cut off under the whole platform."""
 
+import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +13,7 @@ from psycopg import AsyncConnection
 from faults.scene import Scene, Stopwatch, port_of
 from faults.servers import Network
 from taskflow_core.database import plain_url
+from taskflow_core.links import Link
 from waiting import eventually_async
 
 PATIENT = {"lease_s": "20", "database_timeout_s": "20"}
@@ -38,14 +41,14 @@ async def test_9_claims_and_ends_that_a_restart_interrupts_are_done_again(
             await hanging(scene, "taskflow-worker-finish")
             await hanging(scene, "taskflow-worker-claim")
             scene.servers.postgres.stop(number)
-        refused = await api.post("ECHO", {})
+        refused = await api.post()
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
         assert int(refused.headers["retry-after"]) >= 1
         scene.servers.postgres.start()
         watch = Stopwatch()
 
         async def accepted() -> bool:
-            return (await api.post("ECHO", {})).status_code == 201
+            return (await api.post()).status_code == 201
 
         await eventually_async(accepted)
         note = f"API back after {watch.read():.1f} s"
@@ -140,6 +143,16 @@ async def test_9f_postgres_away_for_longer_than_a_lease_ends_in_second_attempts_
     await scene.until_final(ids)
     figures = await scene.report("9f PostgreSQL down for two leases", ids, recovery_s=watch.read())
     assert figures.completed == 60
+
+
+async def test_9g_a_connection_gives_up_a_server_that_vanished_without_a_word(scene: Scene) -> None:
+    """Nothing here can drop packets on their way: what the kernel was told is looked at instead."""
+    link = Link(scene.settings, service="tests")
+    connection = await link.get()
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        given_up_ms = wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    await link.drop()
+    assert given_up_ms == scene.settings.database_timeout_s * 1000
 
 
 @asynccontextmanager
