@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import psycopg
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from taskflow_core import leases, limits
 from taskflow_core.database import Sessions
-from taskflow_core.handlers import Registry
+from taskflow_core.handlers import Context, NonRetryable, Registry, TaskType
 from taskflow_core.leases import AttemptKey, Claimed, Finished
-from taskflow_core.lifecycle import failed
 from taskflow_core.limits import Limits
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
@@ -35,6 +35,10 @@ REPORT_S = 1.0
 BACKLOG_PER_SLOT = 4  # ends that wait to be written, for each slot, before fetching pauses
 
 log = get_logger(__name__)
+
+
+class _Anything(BaseModel):
+    """The payload of a task whose type nobody knows."""
 
 
 class Engine:
@@ -184,19 +188,22 @@ class Engine:
         await self._inbox.give_back(task_ids)
 
     def _start(self, claimed: Claimed) -> None:
-        type_ = self.registry.get(claimed.type)
-        if type_ is None:
-            known = ", ".join(self.registry.names())
-            ending = failed("unknown_type", f"this worker knows no task type {claimed.type}; it knows {known}")
-            self._writer.put(Finished(claimed, ending))
-            return
-        run = Run(claimed, type_, self._sessions)
+        run = Run(claimed, self.registry.get(claimed.type) or self._unknown(claimed.type), self._sessions)
         self.runs[claimed.key] = run
         self.busy += 1
         self._metrics.claimed(claimed, busy=self.busy)
         run.task = asyncio.create_task(self._run(run))
         self._tasks.add(run.task)
         run.task.add_done_callback(self._tasks.discard)
+
+    def _unknown(self, name: str) -> TaskType:
+        """Return a type that fails; its task is run like any other, so that its lease is kept and found."""
+
+        async def refuse(_ctx: Context, _payload: BaseModel) -> None:
+            known = ", ".join(self.registry.names())
+            raise NonRetryable(f"this worker knows no task type {name}; it knows {known}", code="unknown_type")
+
+        return TaskType(name, _Anything, None, refuse, is_async=True, timeout_s=1, max_running=None, summary="")
 
     async def _run(self, run: Run) -> None:
         try:

@@ -32,10 +32,10 @@ VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s, %(slots)s, %(versio
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), state = %(state)s
 """
 
-# A row that still names an attempt stays: the scheduler finds the expired lease through it.
-LEAVE = """
-DELETE FROM workers w WHERE id = %(id)s AND NOT EXISTS (
-  SELECT 1 FROM unnest(w.held) AS h(id) JOIN tasks t ON t.id = h.id WHERE t.status = 'RUNNING' AND t.worker_id = w.id)
+# The scheduler looks for expired leases in the workers' rows: one that holds a task stays until that is recovered.
+GOODBYE = """
+DELETE FROM workers w WHERE id = %s AND NOT EXISTS (
+  SELECT 1 FROM tasks t WHERE t.id = ANY (w.held) AND t.worker_id = w.id AND t.status = 'RUNNING')
 """
 
 log = get_logger(__name__)
@@ -103,11 +103,11 @@ class Keeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and take the worker's row away, unless it names an attempt whose end could not be written."""
+        """Stop the thread and take the worker's row away, unless a task's end could not be written."""
         self._stop.set()
         self._thread.join(timeout=self._settings.database_timeout_s)
         try:
-            self._connect().execute(LEAVE, {"id": self._identity.id})
+            self._connect().execute(GOODBYE, [self._identity.id])
         except (psycopg.Error, OSError) as error:
             log.warning("worker.row_kept", reason=str(error).strip())
         self._disconnect()
