@@ -20,8 +20,8 @@ from taskflow_core.database import Sessions
 from taskflow_core.handlers import NonRetryable, Retry, TaskCanceled
 from taskflow_core.models.effects import EmailSend
 from taskflow_core.settings import Settings, load
-from taskflow_worker.types import email_message
-from taskflow_worker.types.email import send_email
+from taskflow_worker.types.email import message
+from taskflow_worker.types.email.task import send_email
 from waiting import eventually_async
 
 MAIL: dict[str, Any] = {"to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}
@@ -229,7 +229,7 @@ async def test_a_report_that_is_not_finished_is_waited_for_by_a_retry(ctx: FakeC
 async def test_attached_files_are_bounded_together(
     ctx: FakeContext, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(email_message, "MAX_ATTACHED_BYTES", 1000)
+    monkeypatch.setattr(message, "MAX_ATTACHED_BYTES", 1000)
     report = await report_with_file(ctx.sessions, ctx.owner_id, b"x" * 600)
     one = {"report_task_id": str(report)}
     assert (await refusal(ctx, attachments=[one, one])).code == "attachments_too_large"
