@@ -89,7 +89,7 @@ def print_outcome(outcome: "Outcome") -> None:
     say(f"\nChaos with seed {outcome.options.seed}" + (", interrupted" if outcome.interrupted else ""))
     say(f"  faults      {outcome.faults.total()}: {faults}")
     say(
-        f"  accepted    {verdict.accepted} tasks; {ledger.unanswered} requests got no answer, "
+        f"  accepted    {verdict.accepted} tasks; {ledger.unanswered} requests got no clear answer, "
         f"{verdict.stored_unanswered} of these made a task"
     )
     say("  ended       " + ", ".join(f"{status} {count}" for status, count in sorted(verdict.statuses.items())))

@@ -109,7 +109,7 @@ class Client:
             self._recent.append(task_id)
 
     def _body(self, variant: Variant) -> dict[str, Any]:
-        body: dict[str, Any] = {"type": variant.type, "title": "chaos", "max_attempts": MAX_ATTEMPTS}
+        body: dict[str, Any] = {"type": variant.type, "title": secrets.token_hex(8), "max_attempts": MAX_ATTEMPTS}
         body |= {"payload": self._payload(variant), **variant.fields}
         if self._chance.random() < 0.2:
             body["delay_s"] = round(self._chance.uniform(0.1, 4.0), 1)
