@@ -53,6 +53,8 @@ def chaos(
     require_embedded()
     from taskflow_cli.chaos.run import Options
 
+    if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
+        raise BadInput(f"--data-dir: {data_dir} is not empty", hint="name a new folder: what is there would be broken")
     chosen = secrets.randbelow(2**31) if seed is None else seed
     folder = data_dir or Path(tempfile.mkdtemp(prefix="taskflow-chaos-"))
     if data_dir is None:
@@ -80,6 +82,8 @@ def _run(options: "Options") -> "Outcome":
         return asyncio.run(Run(options, tell).run())
     except CannotStart as error:
         raise (BadInput if error.status == BadInput.exit_code else Failure)(error.message) from None
+    except OSError as error:
+        raise Failure(f"{error.filename or 'the platform'}: {error.strerror}") from None
 
 
 def print_outcome(outcome: "Outcome") -> None:
