@@ -17,6 +17,7 @@ from taskflow_core.errors import (
     DuplicateTask,
     FieldProblem,
     Forbidden,
+    IdempotencyConflict,
     Invalid,
     InvalidToken,
     NotFound,
@@ -122,6 +123,8 @@ def _headers(error: TaskFlowError) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer realm="taskflow"'}
         case TooMany() | Unavailable():
             return {"Retry-After": str(max(1, error.retry_after_s))}
+        case IdempotencyConflict():
+            return {"Retry-After": "1"}
         case _:
             return {}
 

@@ -13,18 +13,18 @@ from taskflow_core.models.tasks import Task, TaskAttempt
 
 
 def respond(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a JSON response; times as ISO 8601 in UTC with Z."""
-    content = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(content, status, headers=headers, media_type="application/json")
+    """Return a JSON response."""
+    return Response(to_json(body), status, headers=headers, media_type="application/json")
 
 
-def task_response(
-    task: Task, *, now: datetime, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
+def to_json(body: Any) -> bytes:
+    """Return the body's JSON; times as ISO 8601 in UTC with Z."""
+    return orjson.dumps(body, option=orjson.OPT_UTC_Z)
+
+
+def task_response(task: Task, *, now: datetime) -> Response:
     """Return one task with its version as ETag."""
-    return respond(
-        task_body(task, now=now), status=status, headers={"ETag": f'"{task.row_version}"', **(headers or {})}
-    )
+    return respond(task_body(task, now=now), headers={"ETag": f'"{task.row_version}"'})
 
 
 def task_state(task: Task, *, now: datetime) -> TaskState:

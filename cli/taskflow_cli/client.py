@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx2
 from pydantic import ValidationError
@@ -21,6 +22,8 @@ BASE = "/api/v1"
 TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
 BACKOFF_S = (0.2, 0.4, 0.8)
 RETRY_AFTER_CAP_S = 5.0
+KEY_HEADER = "Idempotency-Key"
+NOTHING_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout)
 
 W = TypeVar("W", bound=Wire)
 
@@ -69,8 +72,8 @@ class Client:
         return self._parse(User, self._send("GET", "/auth/me"))
 
     def submit(self, new: dict[str, Any]) -> Task:
-        """Create a task from the body of `POST /tasks`."""
-        return self._parse(Task, self._send("POST", "/tasks", json=new))
+        """Create a task from the body of `POST /tasks`, once, however often the request has to be sent."""
+        return self._parse(Task, self._send("POST", "/tasks", json=new, headers={KEY_HEADER: str(uuid4())}))
 
     def task(self, task_id: str) -> Task:
         """Return a task."""
@@ -131,15 +134,16 @@ class Client:
 
     def _exchange(self, method: str, path: str, **parts: Any) -> httpx2.Response:
         """Send a request, and again after connection errors and 503 where a second time does no harm."""
+        harmless = method == "GET" or KEY_HEADER in parts.get("headers", {})
         for backoff_s in BACKOFF_S:
             try:
                 response = self._attempt(method, path, **parts)
             except httpx2.TransportError as error:
-                if not _may_repeat(method, error):
+                if not harmless and not isinstance(error, NOTHING_SENT):
                     raise self._unreachable(error) from error
                 wait_s = backoff_s
             else:
-                if method != "GET" or response.status_code != httpx2.codes.SERVICE_UNAVAILABLE:
+                if not harmless or not _will_pass(response):
                     return response
                 response.close()
                 wait_s = max(backoff_s, _retry_after_s(response))
@@ -150,10 +154,17 @@ class Client:
             raise self._unreachable(error) from error
 
     def _attempt(
-        self, method: str, path: str, *, token: str | None, stream: bool = False, **parts: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        token: str | None,
+        stream: bool = False,
+        headers: Mapping[str, str] | None = None,
+        **parts: Any,
     ) -> httpx2.Response:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        request = self._http.build_request(method, BASE + path, headers=headers, **parts)
+        bearer = {"Authorization": f"Bearer {token}"} if token else {}
+        request = self._http.build_request(method, BASE + path, headers={**(headers or {}), **bearer}, **parts)
         return self._http.send(request, stream=stream)
 
     def _renew(self) -> bool:
@@ -216,9 +227,12 @@ class Client:
         return "run: taskflow login"
 
 
-def _may_repeat(method: str, error: httpx2.TransportError) -> bool:
-    nothing_was_sent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-    return method == "GET" or nothing_was_sent
+def _will_pass(response: httpx2.Response) -> bool:
+    """Whether the same request may soon be answered: 503, or its first sending is still being worked on."""
+    if response.status_code == httpx2.codes.CONFLICT:
+        response.read()
+        return b'"idempotency_conflict"' in response.content
+    return response.status_code == httpx2.codes.SERVICE_UNAVAILABLE
 
 
 def _retry_after_s(response: httpx2.Response) -> float:

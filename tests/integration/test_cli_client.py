@@ -57,6 +57,7 @@ class Asked:
     path: str
     token: str | None
     body: Any
+    key: str | None = None
 
 
 class Server(ThreadingHTTPServer):
@@ -83,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        asked = Asked(self.command, self.path, token, json.loads(self.rfile.read(length) or b"null"))
+        body = json.loads(self.rfile.read(length) or b"null")
+        asked = Asked(self.command, self.path, token, body, self.headers.get("Idempotency-Key"))
         self.server.asked.append(asked)
         answer = self.server.reply(asked)
         if answer.cut:
@@ -146,11 +148,36 @@ def test_a_read_is_repeated_a_few_times_only(server: Server) -> None:
     assert len(server.asked) == 4
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(503, {"title": "Service Unavailable"}),
+        Answer(cut=True),
+        Answer(409, {"title": "Conflict", "code": "idempotency_conflict"}),
+    ],
+)
+def test_a_submission_that_may_have_arrived_is_repeated_under_its_key(server: Server, answer: Answer) -> None:
+    server.script(answer, task())
+    with Client(server.location) as client:
+        assert client.submit({"type": "EMAIL", "payload": {}}).id == TASK_ID
+        assert client.submit({"type": "EMAIL", "payload": {}}).id == TASK_ID
+    first, again, other = [asked.key for asked in server.asked]
+    assert first == again
+    assert other not in {None, first}
+
+
+def test_a_submission_that_the_api_refuses_is_not_repeated(server: Server) -> None:
+    server.script(Answer(409, {"title": "Conflict", "code": "duplicate_task"}))
+    with Client(server.location) as client, pytest.raises(Refused, match="duplicate_task"):
+        client.submit({"type": "EMAIL", "payload": {}})
+    assert len(server.asked) == 1
+
+
 @pytest.mark.parametrize("answer", [Answer(503, {"title": "Service Unavailable"}), Answer(cut=True)])
-def test_a_submission_that_may_have_arrived_is_not_repeated(server: Server, answer: Answer) -> None:
+def test_a_change_without_a_key_that_may_have_arrived_is_not_repeated(server: Server, answer: Answer) -> None:
     server.script(answer)
     with Client(server.location) as client, pytest.raises((Refused, Unreachable)):
-        client.submit({"type": "EMAIL", "payload": {}})
+        client.retry(TASK_ID)
     assert len(server.asked) == 1
 
 

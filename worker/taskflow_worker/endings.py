@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from taskflow_core import leases
-from taskflow_core.leases import Finished
+from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import Ending, Outcome, TaskStatus, error_document, failed, retried_or_failed
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
@@ -33,7 +33,7 @@ class Writer:
     """Takes ends from the engine and writes them until closed; `written` is told each task that is done with."""
 
     def __init__(
-        self, settings: WorkerSettings, *, worker_id: str, written: Callable[[UUID], None], metrics: WorkerMetrics
+        self, settings: WorkerSettings, *, worker_id: str, written: Callable[[Claimed], None], metrics: WorkerMetrics
     ) -> None:
         self._worker_id = worker_id
         self._written = written
@@ -109,7 +109,7 @@ class Writer:
                 await self._write([item])
         elif batch[0].ending.error is not None and batch[0].ending.error["code"] == "unstorable":
             log.error("attempt.unstorable", task_id=str(batch[0].task.id), reason=str(error).strip())
-            self._written(batch[0].task.id)
+            self._written(batch[0].task)
         else:
             ending = failed("unstorable", f"the end of the attempt could not be stored: {type(error).__name__}")
             await self._write([batch[0]._replace(ending=ending, logs=())])
@@ -141,7 +141,7 @@ class Writer:
 
     def _report(self, batch: Sequence[Finished], ended: set[UUID], *, certain: bool) -> None:
         for item in batch:
-            self._written(item.task.id)
+            self._written(item.task)
             fields: dict[str, Any] = {
                 "task_id": str(item.task.id),
                 "type": item.task.type,

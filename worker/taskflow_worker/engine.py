@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from taskflow_core import leases, limits
 from taskflow_core.database import Sessions
 from taskflow_core.handlers import Context, NonRetryable, Registry, TaskType
-from taskflow_core.leases import Claimed, Finished
+from taskflow_core.leases import AttemptKey, Claimed, Finished
 from taskflow_core.limits import Limits
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
@@ -59,7 +59,7 @@ class Engine:
         self.settings = settings
         self.registry = registry
         self.worker_id = worker_id
-        self.runs: dict[UUID, Run] = {}
+        self.runs: dict[AttemptKey, Run] = {}
         self.busy = 0
         self.finished = 0
         self.stopping = asyncio.Event()
@@ -164,19 +164,16 @@ class Engine:
         while not self.stopping.is_set():
             try:
                 connection = await self._claims.get()
-                if failures:
-                    claimed = await leases.adopt(connection, task_ids, worker=self.worker_id)
-                    claimed = [task for task in claimed if task.id not in self.runs]
-                else:
-                    claimed = []
-                claimed += await limits.claim(
+                claimed = await limits.claim(
                     connection,
                     task_ids,
                     limits=self._limits,
                     worker=self.worker_id,
-                    held=list(self.runs),
+                    held=[run.task_id for run in self.runs.values()],
                     lease_s=self.settings.lease_s,
                 )
+                if failures:  # an earlier claim may have been made, its answer lost: this one waited for its end
+                    claimed = await leases.adopt(connection, task_ids, worker=self.worker_id)
             except (psycopg.Error, OSError) as error:
                 failures += 1
                 log.warning("claim.failed", tasks=len(task_ids), reason=str(error).strip())
@@ -184,14 +181,15 @@ class Engine:
                 await pause(failures, stop=self.stopping)
                 continue
             for task in claimed:
-                self._start(task)
+                if task.key not in self.runs:
+                    self._start(task)
             await self._inbox.forget(task_ids)
             return
         await self._inbox.give_back(task_ids)
 
     def _start(self, claimed: Claimed) -> None:
         run = Run(claimed, self.registry.get(claimed.type) or self._unknown(claimed.type), self._sessions)
-        self.runs[claimed.id] = run
+        self.runs[claimed.key] = run
         self.busy += 1
         self._metrics.claimed(claimed, busy=self.busy)
         run.task = asyncio.create_task(self._run(run))
@@ -220,13 +218,13 @@ class Engine:
             log.warning("attempt.discarded", task_id=str(run.task_id), attempt=run.attempt, why="lease lost")
             self._metrics.discarded()
             self._writer.abandon(run.transaction)
-            self.runs.pop(run.task_id, None)
+            self.runs.pop(run.claimed.key, None)
             return
         self._writer.put(Finished(run.claimed, ending, run.logs), run.transaction)
 
-    def _written(self, task_id: UUID) -> None:
+    def _written(self, claimed: Claimed) -> None:
         self.finished += 1
-        self.runs.pop(task_id, None)
+        self.runs.pop(claimed.key, None)
         self._changed.set()
 
     async def _watch(self) -> None:
@@ -261,15 +259,15 @@ class Engine:
             log.warning("report.failed", reason=str(error).strip())
             await self._reports.drop()
             return
-        wishes = {row.id: row.cancel_requested for row in held}
+        wishes = {row.key: row.cancel_requested for row in held}
         for run, sent in progress:
             if run.unsent_progress is sent:
                 run.unsent_progress = None
             if run.task is None or run.interrupted is not None:
                 continue
-            if run.task_id not in wishes:
+            if run.claimed.key not in wishes:
                 run.interrupt(Interrupt.LOST)
-            elif wishes[run.task_id]:
+            elif wishes[run.claimed.key]:
                 log.info("attempt.cancel", task_id=str(run.task_id))
                 run.interrupt(Interrupt.CANCEL)
 

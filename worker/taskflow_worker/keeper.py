@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from psycopg import Connection
 
 from taskflow_core import leases
 from taskflow_core.database import connect_args, plain_url
-from taskflow_core.leases import Finished
+from taskflow_core.leases import AttemptKey, Finished
 from taskflow_core.logs import get_logger
 from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
@@ -135,16 +134,16 @@ class Keeper:
             if runs:
                 claims = [run.claimed for run in runs]
                 held = leases.renew(self._connect(), claims, worker=self._identity.id, lease_s=self._settings.lease_s)
-                self._tell(runs, {row.id: row.cancel_requested for row in held})
+                self._tell(runs, {row.key for row in held})
         except (psycopg.Error, OSError) as error:
             log.warning("renewal.failed", leases=len(runs), reason=str(error).strip())
             self._disconnect()
             return False
         return True
 
-    def _tell(self, runs: Sequence[Run], held: dict[UUID, bool]) -> None:
+    def _tell(self, runs: Sequence[Run], held: set[AttemptKey]) -> None:
         for run in runs:
-            if run.task_id not in held and run.task is not None:
+            if run.claimed.key not in held and run.task is not None:
                 log.warning("lease.lost", task_id=str(run.task_id))
                 self._loop.call_soon_threadsafe(run.interrupt, Interrupt.LOST)
 

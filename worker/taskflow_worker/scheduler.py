@@ -112,18 +112,18 @@ class Scheduler:
             lanes = await recovery.lanes(connection)
             emptied = await self._was_emptied(connection)
             heads = await self._queue.heads(lanes) if lanes else {}
+            grace = timedelta() if emptied else recovery.GRACE
+            more = False
+            for lane, head in heads.items():
+                lost = await recovery.mark_lost(
+                    connection, lane, head=None if head is None else head.enqueued_at, grace=grace
+                )
+                more |= await self._deliver("tasks.lost", lost, lane=lane)
+            if emptied and not more:
+                await self._queue.redis.set(EPOCH_KEY, await recovery.epoch(connection))
         except (RedisError, OSError) as error:
             log.warning("redis.away", reason=str(error) or type(error).__name__)
             return False
-        grace = timedelta() if emptied else recovery.GRACE
-        more = False
-        for lane, head in heads.items():
-            lost = await recovery.mark_lost(
-                connection, lane, head=None if head is None else head.enqueued_at, grace=grace
-            )
-            more |= await self._deliver("tasks.lost", lost, lane=lane)
-        if emptied and not more:
-            await self._queue.redis.set(EPOCH_KEY, await recovery.epoch(connection))
         return more
 
     async def expire_leases(self, connection: Connection) -> bool:

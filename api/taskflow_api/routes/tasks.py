@@ -14,9 +14,10 @@ from starlette.responses import Response, StreamingResponse
 from taskflow_api import cursors
 from taskflow_api.body import read
 from taskflow_api.dependencies import CurrentActor, Opened, Resources, Session
+from taskflow_api.idempotency import REPLAYED, IdempotencyKey
 from taskflow_api.openapi import takes
 from taskflow_api.problems import invalid
-from taskflow_api.rendering import attempt_body, respond, task_body, task_response
+from taskflow_api.rendering import attempt_body, respond, task_body, task_response, to_json
 from taskflow_api.schemas.tasks import (
     MAX_ROWS,
     AttemptList,
@@ -26,7 +27,7 @@ from taskflow_api.schemas.tasks import (
     TaskList,
     TaskResource,
 )
-from taskflow_core import files, tasks
+from taskflow_core import files, idempotency, tasks
 from taskflow_core.actors import Actor
 from taskflow_core.clock import utc_now
 from taskflow_core.errors import FieldProblem, Forbidden, Invalid, UnknownType
@@ -40,16 +41,26 @@ router = APIRouter(prefix=PREFIX, tags=["tasks"])
 
 
 @router.post("", status_code=201, responses={201: {"model": TaskResource}}, openapi_extra=takes(NewTaskBody))
-async def create(request: Request, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+async def create(
+    request: Request, opened: Opened, actor: CurrentActor, session: Session, key: IdempotencyKey
+) -> Response:
     """Create a task. It is stored when this answers 201, and runs at least once."""
     body = await read(request, NewTaskBody)
     now = utc_now()
     new = _new_task(body, _task_type(opened, body.type), now=now)
+    if key is not None:
+        digest = idempotency.hash_of("create task", body.model_dump(mode="json", exclude_unset=True))
+        stored = await idempotency.claim(session, key, actor=actor, request_hash=digest)
+        if stored is not None:
+            return _created(stored, headers=REPLAYED)
     task = await tasks.create(session, new, actor=actor, max_pending=opened.settings.max_pending_tasks)
+    answer = task_body(task, now=now)
+    if key is not None:
+        await idempotency.keep(session, key, actor=actor, task_id=task.id, response=to_json(answer))
     await session.commit()
     await opened.queue.deliver([task])
     opened.metrics.task_created(task.type)
-    return task_response(task, now=now, status=201, headers={"Location": f"{PREFIX}/{task.id}"})
+    return _created(answer)
 
 
 @router.get("", responses={200: {"model": TaskList}})
@@ -120,6 +131,11 @@ async def download(task_id: UUID, name: str, opened: Opened, actor: CurrentActor
     }
     pieces = files.read(opened.sessions, task_id, name, actor=actor)
     return StreamingResponse(pieces, headers=headers, media_type=entry.media_type)
+
+
+def _created(answer: dict[str, Any], *, headers: dict[str, str] | None = None) -> Response:
+    about = {"ETag": f'"{answer["version"]}"', "Location": f"{PREFIX}/{answer['id']}"}
+    return respond(answer, status=201, headers=about | (headers or {}))
 
 
 def _task_type(opened: Resources, name: str) -> TaskType:
