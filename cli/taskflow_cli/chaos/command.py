@@ -96,6 +96,7 @@ def print_outcome(outcome: "Outcome") -> None:
         f"  accepted    {verdict.accepted} tasks; {ledger.unanswered} requests got no clear answer, "
         f"{verdict.stored_unanswered} of these made a task"
     )
+    say(f"  repeated    {ledger.answers['create replayed']} requests under a key got the first answer again")
     say("  ended       " + ", ".join(f"{status} {count}" for status, count in sorted(verdict.statuses.items())))
     say("  failed for  " + (", ".join(f"{why} {count}" for why, count in verdict.reasons.most_common()) or "no reason"))
     say(f"  lost        {len(verdict.lost)}")
