@@ -102,9 +102,9 @@ def print_outcome(outcome: "Outcome") -> None:
     say(f"  lost        {len(verdict.lost)}")
     say(f"  doubled     {len(verdict.doubled)}")
     say(f"  unfinished  {len(verdict.unfinished)}, {outcome.quiet_after_s:.1f} s after the last fault")
-    say(f"  mails       {verdict.mails}; {verdict.mails_twice.total()} sent theirs again; how these ended:")
+    say(f"  mails       {verdict.mails}; {verdict.mails_twice.total()} sent theirs again")
     for outcomes, count in verdict.mails_twice.most_common():
-        say(f"              {count} x {outcomes}")
+        say(f"              {count} with attempts that ended as {outcomes}")
     say(f"  stall       {verdict.stall_s:.1f} s was the longest time in which nothing ended")
     say(f"  audits      {outcome.live_audits} while parts were being broken, and this one after:\n")
     for name, task_ids in outcome.broken_live.items():
