@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,18 @@ def print_tasks(pages: Iterable[list["Task"]]) -> None:
             )
         if tasks or number == 0:
             out.print(table)
+
+
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table, control characters removed; the last column is cut where a terminal is too narrow."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, overflow="ellipsis" if heading == headings[-1] else "fold")
+    for row in rows:
+        table.add_row(*map(printable, row))
+    console().print(table)
 
 
 def print_task(task: "Task") -> None:

@@ -105,6 +105,7 @@ def _allow_list(text: str) -> str:
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
+MaxPending = Annotated[int, Field(ge=1, le=1_000_000_000)]
 QueueNames = Annotated[str, AfterValidator(_queue_names)]
 
 
@@ -144,7 +145,7 @@ class ApiSettings(Settings):
     api_port: int = Field(default=8000, ge=0, le=65_535)
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
-    max_pending_tasks: int = Field(default=100_000, ge=1, le=1_000_000_000)
+    max_pending_tasks: MaxPending = 100_000
     bcrypt_rounds: int = Field(default=12, ge=4, le=16)
 
 
@@ -168,6 +169,7 @@ class SchedulerSettings(Settings):
     probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
+    max_pending_tasks: MaxPending = 100_000
 
 
 S = TypeVar("S", bound=BaseSettings)

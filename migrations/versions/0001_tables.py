@@ -178,6 +178,7 @@ CREATE TABLE schedules (
   next_fire_at timestamptz,
   last_fire_at timestamptz,
   paused_at timestamptz,
+  paused_reason text,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()
 );
