@@ -16,7 +16,19 @@ from pydantic import ValidationError
 from taskflow_cli.credentials import Credentials, Login
 from taskflow_cli.failures import Failure, Refused, Unreachable
 from taskflow_cli.location import Location
-from taskflow_cli.wire import Schedule, SchedulePage, Task, TaskFile, TaskFiles, TaskPage, Tokens, User, Wire
+from taskflow_cli.wire import (
+    Queue,
+    Queues,
+    Schedule,
+    SchedulePage,
+    Task,
+    TaskFile,
+    TaskFiles,
+    TaskPage,
+    Tokens,
+    User,
+    Wire,
+)
 
 BASE = "/api/v1"
 TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
@@ -109,6 +121,14 @@ class Client:
     def remove_schedule(self, schedule_id: str) -> None:
         """Delete a schedule."""
         self._send("DELETE", f"/schedules/{schedule_id}")
+
+    def queues(self) -> list[Queue]:
+        """Return the queues, by name."""
+        return self._parse(Queues, self._send("GET", "/queues")).items
+
+    def change_queue(self, name: str, verb: Literal["pause", "resume"]) -> Queue:
+        """Pause or resume a queue."""
+        return self._parse(Queue, self._send("POST", f"/queues/{quote(name, safe='')}:{verb}"))
 
     def files(self, task_id: str) -> list[TaskFile]:
         """Return the files that a task made."""

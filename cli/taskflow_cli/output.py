@@ -140,7 +140,12 @@ def _lines_of(task: "Task") -> Iterator[tuple[str, str]]:
 
 def age(moment: str, *, now: datetime) -> str:
     """Return how long before `now` an ISO 8601 moment was, in its largest whole unit."""
-    seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
+    return span((now - datetime.fromisoformat(moment)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """Return a time in its largest whole unit."""
+    seconds = max(0, int(seconds))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size}{unit}"

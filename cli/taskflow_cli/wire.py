@@ -113,3 +113,19 @@ class SchedulePage(Wire):
 
     items: list[Schedule]
     next_cursor: str | None
+
+
+class Queue(Wire):
+    """A queue; `oldest_age_s` is None when nothing waits."""
+
+    name: str
+    paused: bool
+    waiting: int
+    running: int
+    oldest_age_s: float | None
+
+
+class Queues(Wire):
+    """The queues, by name."""
+
+    items: list[Queue]

@@ -22,6 +22,7 @@ PREFIX = "TASKFLOW_"
 SECRETS_DIR = "/run/secrets/taskflow"
 MIN_SECRET_BYTES = 32
 MAX_QUEUES = 32
+BCRYPT_ROUNDS = 12
 QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 YEAR_S = 366 * 86_400
 
@@ -146,7 +147,7 @@ class ApiSettings(Settings):
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
-    bcrypt_rounds: int = Field(default=12, ge=4, le=16)
+    bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
 
 
 class WorkerSettings(Settings):
