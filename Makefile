@@ -14,10 +14,14 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
 
-.PHONY: help setup up demo test lint types format lock clean
+# The peers that benchmarks compare with; their pins do not agree with ours.
+PEERS := .venv-bench
+BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
+
+.PHONY: help setup up demo test test-faults bench lint types format lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -29,6 +33,14 @@ demo: setup ## Start a platform, run one task of each type, show the results, st
 
 test: setup ## Run every test that needs no cluster and no Docker
 	$(BIN)/pytest
+
+test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with a table of figures (about 5 minutes)
+	$(BIN)/pytest tests/faults
+
+bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(BIN)/python benchmarks/run.py --peers $(PEERS)/bin
 
 lint: setup ## Check style, formatting and the directions of imports
 	$(BIN)/ruff check .
@@ -45,9 +57,10 @@ format: setup ## Format the code and fix what can be fixed
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
 	$(LOCK) --upgrade --extra embedded --extra dev --output-file requirements/dev.txt
 	$(LOCK) --upgrade --output-file requirements/platform.txt --constraints requirements/dev.txt
+	$(BENCH_LOCK) --upgrade --output-file requirements/bench.txt
 
 clean: ## Remove what the commands made (.venv, caches, builds); keeps .taskflow, the platform's data
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements/dev.txt pyproject.toml

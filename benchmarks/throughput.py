@@ -50,58 +50,58 @@ class Contender:
 
 def measure(contender: Contender, servers: Servers) -> float:
     """Return tasks a second of one run from empty stores."""
-    _clean(servers)
+    clean(servers)
     contender.enqueue(servers, contender.tasks)
-    with _worker(contender, servers):
+    with running(contender, servers):
         started = _wait(lambda: contender.left(servers) < contender.tasks)
         left = contender.left(servers)
         ended = _wait(lambda: contender.left(servers) == 0)
     return left / (ended - started)
 
 
-def contenders() -> list[Contender]:
-    """Return everything that is measured, ours first."""
+def contenders(peers: Path) -> list[Contender]:
+    """Return everything that is measured, ours first; `peers` is the bin folder of their environment."""
     return [
-        *(_ours(slots) for slots in (1, 16, 50)),
+        *(ours(slots) for slots in (1, 16, 50)),
         _rq("RQ forking worker, same SQL", 500, "rq.worker.Worker"),
         _rq("RQ SimpleWorker, same SQL", 3000, "rq.worker.SimpleWorker"),
         Contender(
             "Procrastinate, concurrency 10",
             4000,
-            [str(BIN / "procrastinate"), "--app", "procrastinate_app.app", "worker", "--concurrency", "10"],
-            _peer("procrastinate_app"),
+            [str(peers / "procrastinate"), "--app", "procrastinate_app.app", "worker", "--concurrency", "10"],
+            _peer("procrastinate_app", peers),
             _rows("SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"),
             {},
         ),
         Contender(
             "Celery, prefork",
             10_000,
-            [str(BIN / "celery"), "-A", "celery_app", "worker", "--loglevel", "error"],
-            _peer("celery_app"),
+            [str(peers / "celery"), "-A", "celery_app", "worker", "--loglevel", "error"],
+            _peer("celery_app", peers),
             _lists(["celery"], hashes=["unacked"]),
             {},
         ),
         Contender(
             "Dramatiq",
             10_000,
-            [str(BIN / "dramatiq"), "dramatiq_app"],
-            _peer("dramatiq_app"),
+            [str(peers / "dramatiq"), "dramatiq_app"],
+            _peer("dramatiq_app", peers),
             _lists(["dramatiq:default"]),
             {},
         ),
         Contender(
             "taskiq",
             20_000,
-            [str(BIN / "taskiq"), "worker", "taskiq_app:broker", "--log-level", "ERROR"],
-            _peer("taskiq_app"),
+            [str(peers / "taskiq"), "worker", "taskiq_app:broker", "--log-level", "ERROR"],
+            _peer("taskiq_app", peers),
             _lists(["taskiq"]),
             {},
         ),
         Contender(
             "huey, 8 threads",
             20_000,
-            [str(BIN / "huey_consumer.py"), "huey_app.huey", "-k", "thread", "-w", "8", "-q"],
-            _peer("huey_app"),
+            [str(peers / "huey_consumer"), "huey_app.huey", "-k", "thread", "-w", "8", "-q"],
+            _peer("huey_app", peers),
             _lists(["huey.redis.bench"]),
             {},
         ),
@@ -125,7 +125,8 @@ def fill(servers: Servers, count: int) -> None:
     asyncio.run(deliver())
 
 
-def _ours(slots: int) -> Contender:
+def ours(slots: int) -> Contender:
+    """Return TaskFlow's worker with that many slots."""
     env = {"TASKFLOW_SLOTS": str(slots), "PYTHONPATH": str(PLUGIN)}
     return Contender(
         f"TaskFlow, {slots} slot{'s' if slots > 1 else ''}",
@@ -144,16 +145,16 @@ def _rq(name: str, tasks: int, kind: str) -> Contender:
         with psycopg.connect(servers.database_url, autocommit=True) as connection:
             connection.execute(FILL, [count])
             connection.execute("VACUUM ANALYZE tasks")
-        _peer("rq_app")(servers, count)
+        _peer("rq_app", BIN)(servers, count)
 
     unfinished = _rows("SELECT count(*) FROM tasks WHERE finished_at IS NULL")
     return Contender(name, tasks, command, enqueue, unfinished, {"RQ_REDIS_URL": "{redis_url}"})
 
 
-def _peer(module: str) -> Callable[[Servers, int], None]:
+def _peer(module: str, programs: Path) -> Callable[[Servers, int], None]:
     def enqueue(servers: Servers, count: int) -> None:
         code = f"import {module}; {module}.enqueue({count})"
-        subprocess.run([sys.executable, "-c", code], env=_env(servers, {}), cwd=HERE / "peers", check=True)
+        subprocess.run([str(programs / "python"), "-c", code], env=_env(servers, {}), cwd=HERE / "peers", check=True)
 
     return enqueue
 
@@ -186,7 +187,8 @@ def _env(servers: Servers, extra: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _worker(contender: Contender, servers: Servers) -> Iterator[int]:
+def running(contender: Contender, servers: Servers) -> Iterator[int]:
+    """Run a contender's worker; yields its pid."""
     log = servers.folder / "worker.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -210,7 +212,8 @@ def _worker(contender: Contender, servers: Servers) -> Iterator[int]:
             process.wait()
 
 
-def _clean(servers: Servers) -> None:
+def clean(servers: Servers) -> None:
+    """Empty both stores."""
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         connection.execute(EMPTY)
         connection.execute("CHECKPOINT")

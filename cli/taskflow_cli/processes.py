@@ -57,7 +57,7 @@ def require_embedded() -> None:
 
 
 def api() -> None:
-    """Run the REST API and the dashboard in this process.
+    """Run the REST API in this process.
 
     Settings come from the environment: TASKFLOW_DATABASE_URL, TASKFLOW_REDIS_URL and TASKFLOW_JWT_SECRET must be set.
     """

@@ -41,14 +41,16 @@ def create_engine(
 def connect_args(settings: Settings, *, service: str, patience: float = 1.0) -> dict[str, Any]:
     """Return psycopg's arguments for one connection."""
     timeout_ms = int(settings.database_timeout_s * patience * 1000)
+    connect_s = max(2, int(settings.database_timeout_s))
     return {
         "application_name": f"taskflow-{service}",
-        "connect_timeout": max(2, int(settings.database_timeout_s)),
+        "connect_timeout": connect_s,
         "options": f"-c timezone=UTC -c statement_timeout={timeout_ms} "
         f"-c idle_in_transaction_session_timeout={timeout_ms * 6}",
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
+        "tcp_user_timeout": connect_s * 1000,  # a server that vanished in mid-request: the kernel's own is 15 minutes
     }
 
 

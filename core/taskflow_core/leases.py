@@ -17,6 +17,9 @@ from psycopg.rows import class_row, tuple_row
 from taskflow_core.database import dumps
 from taskflow_core.lifecycle import Ending
 
+# A worker may hold two attempts of one task: the lease of the first is lost, and its handler still runs.
+AttemptKey = tuple[UUID, int]
+
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
@@ -34,6 +37,11 @@ class Claimed:
     enqueued_at: datetime
     claimed_at: datetime
     traceparent: str | None
+
+    @property
+    def key(self) -> AttemptKey:
+        """Which attempt it is: the task's id and the fence."""
+        return self.id, self.fence
 
 
 @dataclass(slots=True)
@@ -57,7 +65,13 @@ class Held(NamedTuple):
     """What the database says of a task that a worker holds."""
 
     id: UUID
+    fence: int
     cancel_requested: bool
+
+    @property
+    def key(self) -> AttemptKey:
+        """Which attempt it is."""
+        return self.id, self.fence
 
 
 CLAIM: LiteralString = """
@@ -101,7 +115,7 @@ RENEW: LiteralString = """
 UPDATE tasks t SET lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s)
 FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[]) AS d(id, fence)
 WHERE t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
-RETURNING t.id, t.cancel_requested_at IS NOT NULL
+RETURNING t.id, t.fence, t.cancel_requested_at IS NOT NULL
 """
 
 REPORT: LiteralString = """
@@ -112,7 +126,7 @@ WITH d AS (
   FROM d WHERE d.progress IS NOT NULL
     AND t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
 )
-SELECT t.id, t.cancel_requested_at IS NOT NULL FROM tasks t JOIN d ON t.id = d.id AND t.fence = d.fence
+SELECT t.id, t.fence, t.cancel_requested_at IS NOT NULL FROM tasks t JOIN d ON t.id = d.id AND t.fence = d.fence
 WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING'
 """
 

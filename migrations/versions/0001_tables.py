@@ -40,7 +40,7 @@ CREATE INDEX ix_refresh_tokens_family_id ON refresh_tokens (family_id);
 CREATE INDEX ix_refresh_tokens_user_id ON refresh_tokens (user_id);
 """
 
-# fillfactor leaves room on the page for the two updates of a task's life (heap-only tuples); the early vacuum keeps
+# fillfactor leaves room on the page for a claim of every row on it (heap-only tuples); the early vacuum keeps
 # dead versions few, because a busy table would otherwise wait for a fifth of it to be dead.
 TASKS = """
 CREATE TABLE tasks (
@@ -85,7 +85,7 @@ CREATE TABLE tasks (
   CONSTRAINT tasks_attempts_bounded CHECK (attempt BETWEEN 0 AND max_attempts),
   CONSTRAINT tasks_payload_bounded CHECK (pg_column_size(payload) <= 1048576)
 ) WITH (
-  fillfactor = 70,
+  fillfactor = 50,
   autovacuum_vacuum_scale_factor = 0.02,
   autovacuum_vacuum_insert_scale_factor = 0.05,
   autovacuum_analyze_scale_factor = 0.05

@@ -106,7 +106,10 @@ async def test_a_worker_proves_its_progress_over_http(nursery: Children, client:
     nursery.worker(probe_port=str(port))
     assert eventually(lambda: _fetch(port, "/health/live")) == (200, "ok\n")
     status, metrics = _fetch(port, "/metrics")
-    assert (status, "process_resident_memory_bytes" in metrics) == (200, True)
+    assert (status, "taskflow_worker_slots 16.0" in metrics) == (200, True)
+    await client.until(await client.submit("ECHO"))
+    eventually(lambda: 'taskflow_attempts_total{outcome="completed",type="ECHO"} 1.0' in _fetch(port, "/metrics")[1])
+    eventually(lambda: 'taskflow_attempt_run_seconds_count{type="ECHO"} 1.0' in _fetch(port, "/metrics")[1])
     assert _fetch(port, "/elsewhere")[0] == 404
 
 

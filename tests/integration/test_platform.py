@@ -143,3 +143,13 @@ def test_rq_info_lists_the_worker_and_its_queues(platform: Platform) -> None:
         return "taskflow-" in listed and "high, default, low" in listed
 
     eventually(shown)
+
+
+def test_the_readmes_lines_for_curl_work_as_they_stand(platform: Platform) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = readme.partition("    api=http://127.0.0.1:8000/api/v1\n")[2].partition("\n\n")[0]
+    script = f"set -eu\napi={platform.state['api_url']}/api/v1\n{block}\n"
+    said = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert '"email":"bob@example.com"' in said
+    assert '"type":"REPORT"' in said
+    assert '"items":[' in said

@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
+import psycopg
 import pytest
+from psycopg import sql
 from sqlalchemy import select, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlmodel import col
 
 from fake_context import FakeContext, add_task, context, run
@@ -17,8 +20,8 @@ from taskflow_core.database import Sessions
 from taskflow_core.handlers import NonRetryable, Retry, TaskCanceled
 from taskflow_core.models.effects import EmailSend
 from taskflow_core.settings import Settings, load
-from taskflow_worker.types import email_message
-from taskflow_worker.types.email import send_email
+from taskflow_worker.types.email import message
+from taskflow_worker.types.email.task import send_email
 from waiting import eventually_async
 
 MAIL: dict[str, Any] = {"to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}
@@ -126,6 +129,33 @@ async def test_an_attempt_lost_before_the_mark_sends_again_under_the_same_messag
     assert mailbox.message(0)["Date"] == mailbox.message(1)["Date"]
 
 
+class Outage(FakeContext):
+    """PostgreSQL goes away when the mail is about to be marked as sent, and comes back for the third try."""
+
+    admin: psycopg.Connection
+    calls = 0
+
+    def new_session(self) -> AsyncSession:
+        self.calls += 1
+        allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+        name = cast("AsyncEngine", self.sessions.kw["bind"]).url.database
+        if self.calls in {2, 4}:
+            self.admin.execute(allow.format(sql.Identifier(str(name)), sql.Literal(self.calls == 4)))
+            self.admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        return self.sessions()
+
+
+async def test_an_outage_of_postgresql_after_the_sending_does_not_make_a_second_mail(
+    ctx: FakeContext, mailbox: Mailbox, postgres_url: str
+) -> None:
+    outage = Outage(ctx.sessions, ctx.task_id, ctx.owner_id)
+    with psycopg.connect(postgres_url, autocommit=True) as outage.admin:
+        await run(outage, send_email, MAIL)
+    assert outage.calls == 4
+    await run(ctx, send_email, MAIL)
+    assert len(mailbox.envelopes) == 1
+
+
 async def test_templates_render_with_variables_and_are_literal_without(ctx: FakeContext, mailbox: Mailbox) -> None:
     texts = {"subject": "{{ n }} items", "text": "{% for i in l %}{{ i }};{% endfor %}", "html": "<b>{{ n }}</b>"}
     await run(ctx, send_email, {**MAIL, **texts, "variables": {"n": "<3", "l": [1, 2]}})
@@ -199,7 +229,7 @@ async def test_a_report_that_is_not_finished_is_waited_for_by_a_retry(ctx: FakeC
 async def test_attached_files_are_bounded_together(
     ctx: FakeContext, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(email_message, "MAX_ATTACHED_BYTES", 1000)
+    monkeypatch.setattr(message, "MAX_ATTACHED_BYTES", 1000)
     report = await report_with_file(ctx.sessions, ctx.owner_id, b"x" * 600)
     one = {"report_task_id": str(report)}
     assert (await refusal(ctx, attachments=[one, one])).code == "attachments_too_large"

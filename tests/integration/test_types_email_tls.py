@@ -14,8 +14,8 @@ from smtp_server import Mailbox, serving
 from taskflow_core.database import Sessions
 from taskflow_core.handlers import NonRetryable, Retry
 from taskflow_core.settings import Settings, load
-from taskflow_worker.types import email_smtp
-from taskflow_worker.types.email import send_email
+from taskflow_worker.types.email import smtp
+from taskflow_worker.types.email.task import send_email
 
 MAIL: dict[str, Any] = {"to": ["ada@example.com"], "subject": "Hi", "text": "Hello"}
 
@@ -95,7 +95,7 @@ async def test_the_certificate_of_a_server_elsewhere_is_checked(
     trusted = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(trusted))
     monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
-    monkeypatch.setattr(email_smtp.Server, "is_local", False)
+    monkeypatch.setattr(smtp.Server, "is_local", False)
     async with serving(box, tls_context=server_tls(authority, name)) as port:
         use(monkeypatch, f"smtp://localhost:{port}")
         if name == "localhost":
@@ -110,7 +110,7 @@ async def test_a_password_is_never_sent_to_a_server_elsewhere_without_tls(
     ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     box = Mailbox()
-    monkeypatch.setattr(email_smtp.Server, "is_local", False)
+    monkeypatch.setattr(smtp.Server, "is_local", False)
     async with serving(box, authenticator=check_login, auth_require_tls=False) as port:
         use(monkeypatch, f"smtp://u:p%3A1@localhost:{port}")
         problem = await refusal(ctx)

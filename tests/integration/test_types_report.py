@@ -22,8 +22,9 @@ from taskflow_core.errors import NotFound
 from taskflow_core.handlers import NonRetryable, TaskCanceled
 from taskflow_core.identifiers import new_id
 from taskflow_core.models.users import Role
-from taskflow_worker.types import report_data, report_run
-from taskflow_worker.types.report import write_report
+from taskflow_worker.types.report import data
+from taskflow_worker.types.report import run as report_run
+from taskflow_worker.types.report.task import write_report
 
 START = datetime(2026, 10, 1, 8, 0, tzinfo=UTC)
 PERIOD = {"from": "2026-10-01T08:00:00Z", "to": "2026-10-01T14:00:00Z"}
@@ -238,8 +239,8 @@ async def test_files_exist_exactly_when_the_attempt_completes(
 
 
 async def test_a_long_list_is_cut_and_every_list_says_so(ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_data, "LISTED_ROWS", 3)
-    monkeypatch.setattr(report_data, "BATCH", 2)
+    monkeypatch.setattr(data, "LISTED_ROWS", 3)
+    monkeypatch.setattr(data, "BATCH", 2)
     result = await run(ctx, write_report, {"period": PERIOD, "format": ["csv", "xlsx"]})
     assert (result["rows"], result["listed"]) == (8, 3)
     sentence = "Only the newest 3 of 8 tasks are listed; narrow the period or the filters."

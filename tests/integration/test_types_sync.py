@@ -17,8 +17,8 @@ from taskflow_core.database import Sessions
 from taskflow_core.handlers import NonRetryable, Retry, TaskCanceled
 from taskflow_core.models.effects import SyncedRecord
 from taskflow_core.settings import Settings, load
-from taskflow_worker.types import sync_run
-from taskflow_worker.types.sync import sync_records
+from taskflow_worker.types.sync import run as sync_run
+from taskflow_worker.types.sync.task import sync_records
 from waiting import eventually_async
 
 

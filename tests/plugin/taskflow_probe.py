@@ -45,6 +45,12 @@ async def echo(ctx: Context, payload: Echo) -> Echo:
     return payload
 
 
+@task_type("STAMP")
+async def stamp(ctx: Context, payload: Echo) -> Echo:
+    """Return the time at which the handler started."""
+    return Echo(value=time.time())
+
+
 @task_type("NAP")
 async def nap(ctx: Context, payload: Nap) -> Echo:
     """Sleep in steps, with progress."""

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 COMPONENTS = ("core", "api", "worker", "cli", "operator")
 FOLDERS = (*COMPONENTS, "migrations", "tests", "benchmarks")
-LOCKS = ("requirements/dev.txt", "requirements/platform.txt")
+LOCKS = ("requirements/dev.txt", "requirements/platform.txt", "requirements/bench.txt")
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 45
 MAX_DECISION_LINES = 40

@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from taskflow_core.handlers import NonRetryable
 from taskflow_core.identifiers import new_id
 from taskflow_core.models.effects import EmailSend
-from taskflow_worker.types.email import ADDRESS, MAX_INLINE_BYTES, EmailPayload
-from taskflow_worker.types.email_child import render
-from taskflow_worker.types.email_message import Attached, assemble
-from taskflow_worker.types.email_smtp import parse_server
+from taskflow_worker.types.email.child import render
+from taskflow_worker.types.email.message import Attached, assemble
+from taskflow_worker.types.email.models import ADDRESS, MAX_INLINE_BYTES, EmailPayload
+from taskflow_worker.types.email.smtp import parse_server
 
 MAIL: dict[str, Any] = {"to": ["a@example.com"], "subject": "Hi", "text": "Hello"}
 

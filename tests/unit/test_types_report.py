@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from taskflow_worker.types.report import ReportPayload
-from taskflow_worker.types.report_html import seconds
-from taskflow_worker.types.report_text import safe, write_csv
+from taskflow_worker.types.report.html import seconds
+from taskflow_worker.types.report.models import ReportPayload
+from taskflow_worker.types.report.text import safe, write_csv
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 any_text = st.text(st.characters(), max_size=30)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskflow_core.fetch import Fetched
-from taskflow_worker.types.sync import HttpTarget, Source, SyncPayload, TableTarget
-from taskflow_worker.types.sync_http import retry_after
-from taskflow_worker.types.sync_records import MAX_RECORD_BYTES, Malformed, Unfit, at, fit, parse_csv, parse_json
-from taskflow_worker.types.sync_source import first_url, next_url
+from taskflow_worker.types.sync.http import retry_after
+from taskflow_worker.types.sync.models import HttpTarget, Source, SyncPayload, TableTarget
+from taskflow_worker.types.sync.records import MAX_RECORD_BYTES, Malformed, Unfit, at, fit, parse_csv, parse_json
+from taskflow_worker.types.sync.source import first_url, next_url
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 PAYLOAD: dict[str, Any] = {"source": {"url": "https://a.example/x"}, "key": "id", "target": {"collection": "c"}}

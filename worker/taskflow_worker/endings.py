@@ -11,11 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from taskflow_core import leases
-from taskflow_core.leases import Finished
+from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import Ending, Outcome, TaskStatus, error_document, failed, retried_or_failed
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
 from taskflow_core.settings import WorkerSettings
+from taskflow_worker.metrics import WorkerMetrics
 
 BATCH = 200
 CLOSING_TRIES = 8  # about ten seconds; what is not written by then is recovered when its lease ends
@@ -31,9 +32,12 @@ class _Item(NamedTuple):
 class Writer:
     """Takes ends from the engine and writes them until closed; `written` is told each task that is done with."""
 
-    def __init__(self, settings: WorkerSettings, *, worker_id: str, written: Callable[[UUID], None]) -> None:
+    def __init__(
+        self, settings: WorkerSettings, *, worker_id: str, written: Callable[[Claimed], None], metrics: WorkerMetrics
+    ) -> None:
         self._worker_id = worker_id
         self._written = written
+        self._metrics = metrics
         self._link = Link(settings, service="worker-finish")
         self._waiting: asyncio.Queue[_Item | None] = asyncio.Queue()
         self._own: set[asyncio.Task[None]] = set()
@@ -105,7 +109,7 @@ class Writer:
                 await self._write([item])
         elif batch[0].ending.error is not None and batch[0].ending.error["code"] == "unstorable":
             log.error("attempt.unstorable", task_id=str(batch[0].task.id), reason=str(error).strip())
-            self._written(batch[0].task.id)
+            self._written(batch[0].task)
         else:
             ending = failed("unstorable", f"the end of the attempt could not be stored: {type(error).__name__}")
             await self._write([batch[0]._replace(ending=ending, logs=())])
@@ -137,13 +141,17 @@ class Writer:
 
     def _report(self, batch: Sequence[Finished], ended: set[UUID], *, certain: bool) -> None:
         for item in batch:
-            self._written(item.task.id)
+            self._written(item.task)
             fields: dict[str, Any] = {
                 "task_id": str(item.task.id),
                 "type": item.task.type,
                 "attempt": item.task.attempt,
                 "outcome": item.ending.outcome.value,
             }
+            if item.task.id in ended:
+                self._metrics.ended(item)
+            elif certain:
+                self._metrics.discarded()
             if item.task.id in ended and item.ending.outcome is Outcome.COMPLETED:
                 log.debug("attempt.finished", **fields)
             elif item.task.id in ended:

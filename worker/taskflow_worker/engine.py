@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
 import psycopg
+from pydantic import BaseModel
 from redis.exceptions import RedisError
 
 from taskflow_core import leases, limits
 from taskflow_core.database import Sessions
-from taskflow_core.handlers import Registry
-from taskflow_core.leases import Claimed, Finished
-from taskflow_core.lifecycle import failed
+from taskflow_core.handlers import Context, NonRetryable, Registry, TaskType
+from taskflow_core.leases import AttemptKey, Claimed, Finished
 from taskflow_core.limits import Limits
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
@@ -27,6 +27,7 @@ from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
 from taskflow_worker.endings import Writer
 from taskflow_worker.inbox import Inbox
+from taskflow_worker.metrics import WorkerMetrics
 from taskflow_worker.runs import Interrupt, Run
 
 WATCH_S = 0.25
@@ -34,6 +35,10 @@ REPORT_S = 1.0
 BACKLOG_PER_SLOT = 4  # ends that wait to be written, for each slot, before fetching pauses
 
 log = get_logger(__name__)
+
+
+class _Anything(BaseModel):
+    """The payload of a task whose type nobody knows."""
 
 
 class Engine:
@@ -49,11 +54,12 @@ class Engine:
         sessions: Sessions,
         suspended: Callable[[], bool],
         pulse: Pulse,
+        metrics: WorkerMetrics,
     ) -> None:
         self.settings = settings
         self.registry = registry
         self.worker_id = worker_id
-        self.runs: dict[UUID, Run] = {}
+        self.runs: dict[AttemptKey, Run] = {}
         self.busy = 0
         self.finished = 0
         self.stopping = asyncio.Event()
@@ -62,13 +68,14 @@ class Engine:
         self._sessions = sessions
         self._suspended = suspended
         self._pulse = pulse
+        self._metrics = metrics
         self._limits = Limits(
             {name: most for name in registry.names() if (type_ := registry.get(name)) and (most := type_.max_running)},
             settings.max_running_per_owner,
         )
         self._claims = Link(settings, service="worker-claim")
         self._reports = Link(settings, service="worker-report")
-        self._writer = Writer(settings, worker_id=worker_id, written=self._written)
+        self._writer = Writer(settings, worker_id=worker_id, written=self._written, metrics=metrics)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="task")
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -157,19 +164,16 @@ class Engine:
         while not self.stopping.is_set():
             try:
                 connection = await self._claims.get()
-                if failures:
-                    claimed = await leases.adopt(connection, task_ids, worker=self.worker_id)
-                    claimed = [task for task in claimed if task.id not in self.runs]
-                else:
-                    claimed = []
-                claimed += await limits.claim(
+                claimed = await limits.claim(
                     connection,
                     task_ids,
                     limits=self._limits,
                     worker=self.worker_id,
-                    held=list(self.runs),
+                    held=[run.task_id for run in self.runs.values()],
                     lease_s=self.settings.lease_s,
                 )
+                if failures:  # an earlier claim may have been made, its answer lost: this one waited for its end
+                    claimed = await leases.adopt(connection, task_ids, worker=self.worker_id)
             except (psycopg.Error, OSError) as error:
                 failures += 1
                 log.warning("claim.failed", tasks=len(task_ids), reason=str(error).strip())
@@ -177,40 +181,50 @@ class Engine:
                 await pause(failures, stop=self.stopping)
                 continue
             for task in claimed:
-                self._start(task)
+                if task.key not in self.runs:
+                    self._start(task)
             await self._inbox.forget(task_ids)
             return
         await self._inbox.give_back(task_ids)
 
     def _start(self, claimed: Claimed) -> None:
-        type_ = self.registry.get(claimed.type)
-        if type_ is None:
-            known = ", ".join(self.registry.names())
-            ending = failed("unknown_type", f"this worker knows no task type {claimed.type}; it knows {known}")
-            self._writer.put(Finished(claimed, ending))
-            return
-        run = Run(claimed, type_, self._sessions)
-        self.runs[claimed.id] = run
+        run = Run(claimed, self.registry.get(claimed.type) or self._unknown(claimed.type), self._sessions)
+        self.runs[claimed.key] = run
         self.busy += 1
+        self._metrics.claimed(claimed, busy=self.busy)
         run.task = asyncio.create_task(self._run(run))
         self._tasks.add(run.task)
         run.task.add_done_callback(self._tasks.discard)
 
+    def _unknown(self, name: str) -> TaskType:
+        """Return a type that fails; its task is run like any other, so that its lease is kept and found."""
+
+        async def refuse(_ctx: Context, _payload: BaseModel) -> None:
+            known = ", ".join(self.registry.names())
+            raise NonRetryable(f"this worker knows no task type {name}; it knows {known}", code="unknown_type")
+
+        return TaskType(name, _Anything, None, refuse, is_async=True, timeout_s=1, max_running=None, summary="")
+
     async def _run(self, run: Run) -> None:
-        ending = await run.execute(self._threads)
+        try:
+            ending = await run.execute(self._threads)
+        except asyncio.CancelledError:  # told to stop before its first step
+            ending = run.ending_of_interrupt(run.interrupted or Interrupt.SHUTDOWN)
         run.task = None
         self.busy -= 1
+        self._metrics.ran(run.claimed, seconds=time.monotonic() - run.started, busy=self.busy)
         self._changed.set()
         if ending is None:
             log.warning("attempt.discarded", task_id=str(run.task_id), attempt=run.attempt, why="lease lost")
+            self._metrics.discarded()
             self._writer.abandon(run.transaction)
-            self.runs.pop(run.task_id, None)
+            self.runs.pop(run.claimed.key, None)
             return
         self._writer.put(Finished(run.claimed, ending, run.logs), run.transaction)
 
-    def _written(self, task_id: UUID) -> None:
+    def _written(self, claimed: Claimed) -> None:
         self.finished += 1
-        self.runs.pop(task_id, None)
+        self.runs.pop(claimed.key, None)
         self._changed.set()
 
     async def _watch(self) -> None:
@@ -245,15 +259,15 @@ class Engine:
             log.warning("report.failed", reason=str(error).strip())
             await self._reports.drop()
             return
-        wishes = {row.id: row.cancel_requested for row in held}
+        wishes = {row.key: row.cancel_requested for row in held}
         for run, sent in progress:
             if run.unsent_progress is sent:
                 run.unsent_progress = None
             if run.task is None or run.interrupted is not None:
                 continue
-            if run.task_id not in wishes:
+            if run.claimed.key not in wishes:
                 run.interrupt(Interrupt.LOST)
-            elif wishes[run.task_id]:
+            elif wishes[run.claimed.key]:
                 log.info("attempt.cancel", task_id=str(run.task_id))
                 run.interrupt(Interrupt.CANCEL)
 

@@ -15,6 +15,7 @@ from taskflow_core.lanes import lanes_of, queue_of
 from taskflow_core.links import Link
 from taskflow_core.logs import get_logger
 from taskflow_core.queue import JOB_KEY, QUEUE_KEY, Delivery, parse_job_id
+from taskflow_worker.metrics import WorkerMetrics
 
 BLOCK_S = 1.0
 DEGRADED_AFTER_S = 5.0
@@ -26,8 +27,9 @@ log = get_logger(__name__)
 class Inbox:
     """Pops deliveries, up to the number of free slots in one call, and puts back what cannot be run."""
 
-    def __init__(self, redis: Redis, queues: Sequence[str]) -> None:
+    def __init__(self, redis: Redis, queues: Sequence[str], metrics: WorkerMetrics) -> None:
         self.redis = redis
+        self._metrics = metrics
         self.queues = list(queues)
         self.paused: frozenset[str] = frozenset()
         self._origin: dict[UUID, list[tuple[str, str]]] = {}  # the lane and job id of each delivery
@@ -101,6 +103,7 @@ class Inbox:
     def _accept(self, lane: str, raw: bytes) -> Delivery | None:
         delivery = parse_job_id(raw)
         if delivery is None:
+            self._metrics.refused()
             log.warning("delivery.refused", lane=lane, job_id=raw[:100].decode("ascii", "replace"))
             return None
         self._origin.setdefault(delivery.task_id, []).append((lane, delivery.job_id))

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import psycopg
 from psycopg import Connection
 
 from taskflow_core import leases
 from taskflow_core.database import connect_args, plain_url
-from taskflow_core.leases import Finished
+from taskflow_core.leases import AttemptKey, Finished
 from taskflow_core.logs import get_logger
+from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
 from taskflow_worker.runs import HARD_GRACE_S, Interrupt, Run
 
@@ -30,6 +30,12 @@ REGISTER = """
 INSERT INTO workers (id, name, hostname, pid, queues, slots, version)
 VALUES (%(id)s, %(name)s, %(hostname)s, %(pid)s, %(queues)s, %(slots)s, %(version)s)
 ON CONFLICT (id) DO UPDATE SET heartbeat_at = clock_timestamp(), state = %(state)s
+"""
+
+# The scheduler looks for expired leases in the workers' rows: one that holds a task stays until that is recovered.
+GOODBYE = """
+DELETE FROM workers w WHERE id = %s AND NOT EXISTS (
+  SELECT 1 FROM tasks t WHERE t.id = ANY (w.held) AND t.worker_id = w.id AND t.status = 'RUNNING')
 """
 
 log = get_logger(__name__)
@@ -59,12 +65,14 @@ class Keeper:
         runs: Callable[[], list[Run]],
         draining: Callable[[], bool],
         loop: asyncio.AbstractEventLoop,
+        pulse: Pulse,
     ) -> None:
         self._settings = settings
         self._identity = identity
         self._runs = runs
         self._draining = draining
         self._loop = loop
+        self._pulse = pulse
         self._stop = threading.Event()
         self._connection: Connection[Any] | None = None
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -95,11 +103,11 @@ class Keeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and take the worker's row away."""
+        """Stop the thread and take the worker's row away, unless a task's end could not be written."""
         self._stop.set()
         self._thread.join(timeout=self._settings.database_timeout_s)
         try:
-            self._connect().execute("DELETE FROM workers WHERE id = %s", [self._identity.id])
+            self._connect().execute(GOODBYE, [self._identity.id])
         except (psycopg.Error, OSError) as error:
             log.warning("worker.row_kept", reason=str(error).strip())
         self._disconnect()
@@ -107,6 +115,7 @@ class Keeper:
     def _keep(self) -> None:
         renewed = time.monotonic()
         while not self._stop.wait(TICK_S):
+            self._pulse.beat("keeper")
             now = time.monotonic()
             stuck = [run for run in self._runs() if self._is_stuck(run, now)]
             if stuck:
@@ -125,16 +134,16 @@ class Keeper:
             if runs:
                 claims = [run.claimed for run in runs]
                 held = leases.renew(self._connect(), claims, worker=self._identity.id, lease_s=self._settings.lease_s)
-                self._tell(runs, {row.id: row.cancel_requested for row in held})
+                self._tell(runs, {row.key for row in held})
         except (psycopg.Error, OSError) as error:
             log.warning("renewal.failed", leases=len(runs), reason=str(error).strip())
             self._disconnect()
             return False
         return True
 
-    def _tell(self, runs: Sequence[Run], held: dict[UUID, bool]) -> None:
+    def _tell(self, runs: Sequence[Run], held: set[AttemptKey]) -> None:
         for run in runs:
-            if run.task_id not in held and run.task is not None:
+            if run.claimed.key not in held and run.task is not None:
                 log.warning("lease.lost", task_id=str(run.task_id))
                 self._loop.call_soon_threadsafe(run.interrupt, Interrupt.LOST)
 

@@ -24,6 +24,7 @@ from taskflow_core.settings import WorkerSettings, load_or_exit
 from taskflow_worker.engine import Engine
 from taskflow_worker.inbox import Inbox
 from taskflow_worker.keeper import Identity, Keeper
+from taskflow_worker.metrics import WorkerMetrics
 from taskflow_worker.rq_worker import TaskFlowWorker
 
 BEAT_S = 5.0
@@ -56,7 +57,8 @@ class Process:
             socket_connect_timeout=settings.redis_timeout_s,
         )
         self.rq = TaskFlowWorker(queues, name=self.identity.name, connection=connection, loop=self._loop)
-        self.pulse = Pulse(watch=30.0, fetch=60.0)
+        self.pulse = Pulse(watch=30.0, fetch=60.0, keeper=60.0)
+        self.metrics = WorkerMetrics(slots=settings.slots)
         self._suspended = False
 
     def _loop(self) -> bool:
@@ -69,10 +71,11 @@ class Process:
             self.settings,
             self.registry,
             worker_id=self.identity.id,
-            inbox=Inbox(client, self.identity.queues),
+            inbox=Inbox(client, self.identity.queues, self.metrics),
             sessions=create_sessions(database),
             suspended=lambda: self._suspended,
             pulse=self.pulse,
+            metrics=self.metrics,
         )
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, engine.stop)
@@ -83,6 +86,7 @@ class Process:
             runs=lambda: list(engine.runs.values()),
             draining=engine.stopping.is_set,
             loop=loop,
+            pulse=self.pulse,
         )
         beating = asyncio.create_task(self._beat(engine))
         try:

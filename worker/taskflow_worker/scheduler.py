@@ -26,6 +26,7 @@ from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.recovery import EnqueuedTask
 from taskflow_core.settings import SchedulerSettings, load_or_exit
+from taskflow_worker.metrics import SchedulerMetrics
 from taskflow_worker.schedules import Schedules
 
 EPOCH_KEY = "taskflow:epoch"
@@ -56,6 +57,7 @@ class Scheduler:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.pulse = Pulse(jobs=60.0)
+        self._metrics = SchedulerMetrics()
         self._queue = DeliveryQueue(connect_redis(settings))
         self._link = Link(settings, service="scheduler")
         self._engine = create_engine(settings, service="schedules", pool_size=1)
@@ -121,18 +123,18 @@ class Scheduler:
             lanes = await recovery.lanes(connection)
             emptied = await self._was_emptied(connection)
             heads = await self._queue.heads(lanes) if lanes else {}
+            grace = timedelta() if emptied else recovery.GRACE
+            more = False
+            for lane, head in heads.items():
+                lost = await recovery.mark_lost(
+                    connection, lane, head=None if head is None else head.enqueued_at, grace=grace
+                )
+                more |= await self._deliver("tasks.lost", lost, lane=lane)
+            if emptied and not more:
+                await self._queue.redis.set(EPOCH_KEY, await recovery.epoch(connection))
         except (RedisError, OSError) as error:
             log.warning("redis.away", reason=str(error) or type(error).__name__)
             return False
-        grace = timedelta() if emptied else recovery.GRACE
-        more = False
-        for lane, head in heads.items():
-            lost = await recovery.mark_lost(
-                connection, lane, head=None if head is None else head.enqueued_at, grace=grace
-            )
-            more |= await self._deliver("tasks.lost", lost, lane=lane)
-        if emptied and not more:
-            await self._queue.redis.set(EPOCH_KEY, await recovery.epoch(connection))
         return more
 
     async def fire_schedules(self, _connection: Connection) -> bool:
@@ -163,11 +165,13 @@ class Scheduler:
     async def _deliver(self, event: str, marked: list[EnqueuedTask], **fields: Any) -> bool:
         if marked:
             delivered = await self._queue.deliver(marked)
+            self._metrics.enqueued(event.removeprefix("tasks."), len(marked))
             log.info(event, tasks=len(marked), delivered=delivered, **fields)
         return len(marked) == recovery.BATCH
 
     def _log_expired(self, expired: list[recovery.Expired]) -> bool:
         for task in expired:
+            self._metrics.expired(task.status)
             log.warning("lease.expired", task_id=str(task.id), worker_id=task.worker_id, status=task.status)
         return len(expired) == recovery.BATCH
 

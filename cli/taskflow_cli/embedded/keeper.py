@@ -43,11 +43,12 @@ class Surroundings:
     started: Callable[[int, signal.Signals], None]
     ended: Callable[[int], None]
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    restart_cap_s: float = BACKOFF_CAP_S
 
 
-def backoff(failures: int, *, chance: float) -> float:
+def backoff(failures: int, *, chance: float, cap_s: float = BACKOFF_CAP_S) -> float:
     """Return the seconds before the next start after so many failures in a row; `chance` is in [0, 1)."""
-    return min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 16)) * (0.5 + chance / 2)
+    return min(cap_s, BACKOFF_BASE_S * 2.0 ** min(failures - 1, 16)) * (0.5 + chance / 2)
 
 
 def ending(status: int) -> str:
@@ -66,6 +67,7 @@ class Keeper:
         self._early_end: int | None = None
         self._is_up = False
         self._task: asyncio.Task[None] | None = None
+        self.pid: int | None = None  # None while it is not running
 
     async def start(self) -> None:
         """Start the child and wait until it is ready; from then on it is kept running.
@@ -112,7 +114,8 @@ class Keeper:
                 return
             lived = time.monotonic() - began
             failures = 1 if lived >= HEALTHY_S else failures + 1
-            wait = backoff(failures, chance=random.random())  # noqa: S311 spreads restarts, guards nothing
+            chance = random.random()  # noqa: S311 spreads restarts, guards nothing
+            wait = backoff(failures, chance=chance, cap_s=self._around.restart_cap_s)
             again = f"{self.child.name} {ending(status)} after {lived:.1f} s; starting it again in {wait:.1f} s"
             self._around.say(f"{again} (failure {failures} in a row)")
             with suppress(TimeoutError):
@@ -130,6 +133,7 @@ class Keeper:
             stderr=STDOUT,
             start_new_session=True,  # the terminal's Ctrl-C is for the supervisor, which stops in order
         )
+        self.pid = process.pid
         self._around.started(process.pid, launch.death_signal)
         assert process.stdout is not None  # noqa: S101 tells the type checker what stdout=PIPE means
         output = asyncio.create_task(pump(process.stdout, self._output))
@@ -138,6 +142,7 @@ class Keeper:
             if await _first(exited, self._stopping) is None:
                 await self._end(process, exited)
         finally:
+            self.pid = None
             _kill_group(process.pid)
             self._around.ended(process.pid)
             await asyncio.wait({output}, timeout=OUTPUT_GRACE_S)

@@ -20,7 +20,7 @@ from taskflow_cli.embedded import datadir, postgres, valkey
 from taskflow_cli.embedded.children import DATABASE, Site, app_children, database_child, redis_child
 from taskflow_cli.embedded.datadir import Lock, State
 from taskflow_cli.embedded.errors import CannotStart
-from taskflow_cli.embedded.keeper import Child, Keeper, Surroundings
+from taskflow_cli.embedded.keeper import BACKOFF_CAP_S, Child, Keeper, Surroundings
 from taskflow_cli.embedded.lines import File, Sink, Terminal, say
 from taskflow_cli.embedded.ports import LOCALHOST, free_port, is_free
 from taskflow_cli.embedded.process import Guard
@@ -31,7 +31,10 @@ from taskflow_core.settings import Settings
 
 @dataclass(frozen=True)
 class PlatformOptions:
-    """What `taskflow up` is asked for. Port 0 picks a free one; `quiet` sends the logs to files in the data folder."""
+    """What `taskflow up` is asked for. Port 0 picks a free one; `quiet` sends the logs to files in the data folder.
+
+    `restart_cap_s` bounds the wait before a part that falls again and again is started again.
+    """
 
     data_dir: Path = Path(".taskflow")
     host: str = LOCALHOST
@@ -39,6 +42,7 @@ class PlatformOptions:
     slots: int = 16
     queues: str = "high,default,low"
     quiet: bool = False
+    restart_cap_s: float = BACKOFF_CAP_S
 
 
 class Platform:
@@ -101,6 +105,10 @@ class Platform:
         self._lock.release()
         self._lock = None
 
+    def pid(self, name: str) -> int | None:
+        """Return the process id of the part of that name, or None while it is not running."""
+        return next((keeper.pid for keeper in self._keepers if keeper.child.name == name), None)
+
     def hurry(self) -> None:
         """Cut the graces of a stop short."""
         self._hurry.set()
@@ -108,7 +116,9 @@ class Platform:
     async def _bring_up(self, api_port: int) -> State:
         self._own = self._sink("taskflow")
         self._guard = Guard()
-        around = Surroundings(self._own.write, self._guard.started, self._guard.ended, self._hurry)
+        around = Surroundings(
+            self._own.write, self._guard.started, self._guard.ended, self._hurry, self.options.restart_cap_s
+        )
         home = await asyncio.to_thread(postgres.home_for, self.folder)
         programs = await asyncio.to_thread(postgres.find, home)
         data = postgres.data_folder(programs, home)

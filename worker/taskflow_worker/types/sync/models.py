@@ -4,8 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, field_validator
 
-from taskflow_core.handlers import Context, task_type
-
 # No user name in a URL: credentials go into a header, which no log shows.
 Url = Annotated[str, StringConstraints(max_length=2000, pattern=r"^https?://[^\s/?#@\\]+(/[^\s#]*|\?[^\s#]*)?$")]
 PlainUrl = Annotated[str, StringConstraints(max_length=1500, pattern=r"^https?://[^\s/?#@\\]+(/[^\s?#]*)?$")]
@@ -136,15 +134,3 @@ class SyncResult(BaseModel):
     records: int = 0
     not_modified: bool = False
     truncated: bool = False
-
-
-@task_type("SYNC", timeout_s=900)
-async def sync_records(ctx: Context, payload: SyncPayload) -> SyncResult:
-    """Pull records over HTTP and bring a collection or an HTTP target up to date.
-
-    All pages are pulled first. A collection is then written in the transaction that completes the task: its effects
-    and the counts are exactly once. An HTTP target gets each record at least once, with a stable Idempotency-Key.
-    """
-    from taskflow_worker.types import sync_run
-
-    return await sync_run.run(ctx, payload)

@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import xlsxwriter
 
-from taskflow_worker.types.report_data import Row, Summary
-from taskflow_worker.types.report_text import (
+from taskflow_worker.types.report.data import Row, Summary
+from taskflow_worker.types.report.text import (
     Cell,
     failures_table,
     safe,

@@ -9,10 +9,10 @@ from taskflow_core.database import dumps
 from taskflow_core.fetch import Client
 from taskflow_core.handlers import Context
 from taskflow_core.settings import WorkerSettings, load
-from taskflow_worker.types import sync_http, sync_source, sync_store
-from taskflow_worker.types.sync import HttpTarget, NextField, NoPages, SyncPayload, SyncResult
-from taskflow_worker.types.sync_records import Record
-from taskflow_worker.types.sync_source import Pulled, Validators
+from taskflow_worker.types.sync import http, store
+from taskflow_worker.types.sync.models import HttpTarget, NextField, NoPages, SyncPayload, SyncResult
+from taskflow_worker.types.sync.records import Record
+from taskflow_worker.types.sync.source import Pulled, Validators, pull
 
 TABLE_BATCH = 1_000
 PUSH_BATCH = 50
@@ -22,13 +22,13 @@ ONE_RECORD_REFUSED = frozenset({400, 409, 413, 422})
 async def run(ctx: Context, payload: SyncPayload) -> SyncResult:
     """Do what `sync_records` says."""
     collection = collection_of(payload)
-    source = source_name(payload)
+    name = source_name(payload)
     async with ctx.new_session() as session:
-        known = await sync_store.known_validators(session, owner_id=ctx.owner_id, collection=collection, url=source)
+        known = await store.known_validators(session, owner_id=ctx.owner_id, collection=collection, url=name)
     allow = AllowList.parse(load(WorkerSettings).fetch_allow_hosts)
     async with Client(allow) as client:
         with tempfile.TemporaryFile() as spool:
-            pulled = await sync_source.pull(ctx, client, payload.source, payload.key, known=known, spool=spool)
+            pulled = await pull(ctx, client, payload.source, payload.key, known=known, spool=spool)
             if pulled.not_modified:
                 return SyncResult(not_modified=True)
             result = SyncResult(pages=pulled.pages, records=pulled.records, truncated=pulled.truncated)
@@ -37,7 +37,7 @@ async def run(ctx: Context, payload: SyncPayload) -> SyncResult:
             else:
                 await _store(ctx, pulled, result, collection)
     said = pulled.validators if _is_whole(payload, pulled) else Validators()
-    await sync_store.remember(await ctx.session(), said, owner_id=ctx.owner_id, collection=collection, url=source)
+    await store.remember(await ctx.session(), said, owner_id=ctx.owner_id, collection=collection, url=name)
     result.rejected, result.reasons = pulled.rejected, pulled.reasons
     ctx.log.info("sync.finished", **result.model_dump(exclude={"reasons"}))
     return result
@@ -66,7 +66,7 @@ async def _store(ctx: Context, pulled: Pulled, result: SyncResult, collection: s
     done = 0
     for batch in pulled.batches(TABLE_BATCH):
         ctx.check_cancel()
-        counts = await sync_store.upsert(
+        counts = await store.upsert(
             await ctx.session(), batch, owner_id=ctx.owner_id, collection=collection, task_id=ctx.task_id
         )
         _count(result, counts)
@@ -80,7 +80,7 @@ async def _push(
     done = 0
     for batch in pulled.batches(PUSH_BATCH):
         async with ctx.new_session() as session:
-            known = await sync_store.digests(
+            known = await store.digests(
                 session, [record.key for record in batch], owner_id=ctx.owner_id, collection=collection
             )
         pushed: list[Record] = []
@@ -92,7 +92,7 @@ async def _push(
                     pushed.append(record)
         finally:  # what the target has is remembered even when the next record fails
             async with ctx.new_session() as session:
-                await sync_store.upsert(
+                await store.upsert(
                     session, pushed, owner_id=ctx.owner_id, collection=collection, task_id=ctx.task_id, keep=False
                 )
                 await session.commit()
@@ -113,14 +113,14 @@ async def _put(
         "Idempotency-Key": sha256(f"{ctx.idempotency_key}:{record.key}".encode()).hexdigest(),
     }
     url = f"{target.url.rstrip('/')}/{quote(record.key, safe='')}"
-    answer = await sync_http.request(ctx, client, "PUT", url, headers=headers, content=record.text.encode())
+    answer = await http.request(ctx, client, "PUT", url, headers=headers, content=record.text.encode())
     if answer.status in ONE_RECORD_REFUSED:
         pulled.reject(f"key {record.key[:100]!r}: the target answered {answer.status}")
         return False
     if answer.status == 304:
         result.unchanged += 1
         return True
-    sync_http.check(answer, side="target")
+    http.check(answer, side="target")
     if answer.status == 201:
         result.created += 1
     else:
@@ -128,7 +128,7 @@ async def _put(
     return True
 
 
-def _count(result: SyncResult, counts: sync_store.Counts) -> None:
+def _count(result: SyncResult, counts: store.Counts) -> None:
     result.created += counts.created
     result.updated += counts.updated
     result.unchanged += counts.unchanged

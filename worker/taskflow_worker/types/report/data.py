@@ -15,7 +15,7 @@ from sqlmodel import col
 from taskflow_core.handlers import Context
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.models.tasks import Task
-from taskflow_worker.types.report import GroupBy, ReportPayload
+from taskflow_worker.types.report.models import GroupBy, ReportPayload
 
 LISTED_ROWS = 50_000
 BATCH = 1_000

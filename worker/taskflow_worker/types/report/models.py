@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from taskflow_core.handlers import Context, task_type
 from taskflow_core.lifecycle import TaskStatus
 
 Format = Literal["csv", "xlsx", "html", "pdf"]
@@ -123,14 +122,3 @@ class ReportResult(BaseModel):
     period_from: datetime
     period_to: datetime
     first_lines: list[str]
-
-
-@task_type("REPORT", timeout_s=600)
-async def write_report(ctx: Context, payload: ReportPayload) -> ReportResult:
-    """Count the owner's tasks of a period and write the report's files.
-
-    All numbers come from one snapshot of the database. The files exist exactly when the task is COMPLETED.
-    """
-    from taskflow_worker.types import report_run
-
-    return await report_run.run(ctx, payload)

@@ -21,7 +21,7 @@ from taskflow_core.models.effects import EmailSend
 from taskflow_core.models.tasks import Task
 from taskflow_core.models.users import Role
 from taskflow_core.settings import WorkerSettings, load
-from taskflow_worker.types.email import EmailPayload, InlineAttachment, ReportAttachment
+from taskflow_worker.types.email.models import EmailPayload, InlineAttachment, ReportAttachment
 
 MAX_ATTACHED_BYTES = 20 * 1024 * 1024
 MAX_SUBJECT = 500
@@ -82,7 +82,7 @@ async def _run_child(request: bytes) -> tuple[int | None, bytes]:
         "-X",
         "utf8",
         "-m",
-        "taskflow_worker.types.email_child",
+        "taskflow_worker.types.email.child",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

@@ -7,7 +7,7 @@ from typing import IO
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from taskflow_worker.types.report_data import STATUSES, Row, Summary
+from taskflow_worker.types.report.data import STATUSES, Row, Summary
 
 SHOWN_ROWS = 500
 CHART_WIDTH = 960
@@ -17,7 +17,7 @@ CHART_HEIGHT = 160
 def write(summary: Summary, rows: Iterator[Row], output: IO[bytes]) -> None:
     """Write the page piece by piece."""
     environment = Environment(
-        loader=PackageLoader("taskflow_worker", "types"),
+        loader=PackageLoader("taskflow_worker.types", "report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -25,7 +25,7 @@ def write(summary: Summary, rows: Iterator[Row], output: IO[bytes]) -> None:
     )
     environment.filters["seconds"] = seconds
     text = io.TextIOWrapper(output, encoding="utf-8", errors="replace", write_through=True)
-    stream = environment.get_template("report_page.html").stream(
+    stream = environment.get_template("page.html").stream(
         summary=summary,
         statuses=STATUSES,
         bars=list(_segments(summary)),

@@ -9,23 +9,23 @@ from typing import IO
 
 from taskflow_core import files
 from taskflow_core.handlers import Context, NonRetryable
-from taskflow_worker.types import report_data, report_html, report_pdf, report_text, report_xlsx
-from taskflow_worker.types.report import Format, ReportFile, ReportPayload, ReportResult
-from taskflow_worker.types.report_data import Row, Summary
+from taskflow_worker.types.report import data, html, pdf, text, xlsx
+from taskflow_worker.types.report.data import Row, Summary
+from taskflow_worker.types.report.models import Format, ReportFile, ReportPayload, ReportResult
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 Writer = Callable[[Summary, Iterator[Row], IO[bytes]], None]
 CSV = "text/csv; charset=utf-8"
 FILES: dict[Format, list[tuple[str, str, Writer]]] = {
     "csv": [
-        ("report-summary.csv", CSV, report_text.csv_writer(report_text.summary_table)),
-        ("report-timeline.csv", CSV, report_text.csv_writer(report_text.timeline_table)),
-        ("report-failures.csv", CSV, report_text.csv_writer(report_text.failures_table)),
-        ("report-tasks.csv", CSV, report_text.write_tasks),
+        ("report-summary.csv", CSV, text.csv_writer(text.summary_table)),
+        ("report-timeline.csv", CSV, text.csv_writer(text.timeline_table)),
+        ("report-failures.csv", CSV, text.csv_writer(text.failures_table)),
+        ("report-tasks.csv", CSV, text.write_tasks),
     ],
-    "xlsx": [("report.xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", report_xlsx.write)],
-    "html": [("report.html", "text/html; charset=utf-8", report_html.write)],
-    "pdf": [("report.pdf", "application/pdf", report_pdf.write)],
+    "xlsx": [("report.xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", xlsx.write)],
+    "html": [("report.html", "text/html; charset=utf-8", html.write)],
+    "pdf": [("report.pdf", "application/pdf", pdf.write)],
 }
 
 
@@ -35,13 +35,13 @@ async def run(ctx: Context, payload: ReportPayload) -> ReportResult:
     with ExitStack() as opened:
         spool = opened.enter_context(tempfile.TemporaryFile())
         async with ctx.new_session() as session:
-            summary = await report_data.collect(session, ctx, payload, spool)
+            summary = await data.collect(session, ctx, payload, spool)
         outputs: list[IO[bytes]] = []
         for number, (name, _, writer) in enumerate(wanted):
             ctx.check_cancel()
             ctx.progress(number, len(wanted), f"writing {name}")
             outputs.append(opened.enter_context(tempfile.TemporaryFile()))
-            await asyncio.to_thread(writer, summary, report_data.rows(spool), outputs[-1])
+            await asyncio.to_thread(writer, summary, data.rows(spool), outputs[-1])
         # stored only now: the completing transaction is not to sit idle while files are written
         made = [
             await _store(ctx, name, media_type, output)
@@ -56,7 +56,7 @@ async def run(ctx: Context, payload: ReportPayload) -> ReportResult:
         totals=summary.total.counts,
         period_from=summary.start,
         period_to=summary.end,
-        first_lines=report_text.first_lines(summary),
+        first_lines=text.first_lines(summary),
     )
 
 

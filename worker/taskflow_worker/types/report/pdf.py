@@ -17,8 +17,8 @@ from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-from taskflow_worker.types.report_data import STATUSES, Row, Summary
-from taskflow_worker.types.report_html import seconds
+from taskflow_worker.types.report.data import STATUSES, Row, Summary
+from taskflow_worker.types.report.html import seconds
 
 COLORS = {
     "PENDING": "#8c959f",

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from taskflow_core.models.effects import SyncedRecord, SyncSource
-from taskflow_worker.types.sync_records import Record
-from taskflow_worker.types.sync_source import Validators
+from taskflow_worker.types.sync.records import Record
+from taskflow_worker.types.sync.source import Validators
 
 # A row that a statement inserted has no xmax; one that it updated holds its own transaction there. Rows whose digest
 # is the same do not come back. Sorted, so that two syncs of one collection cannot wait for each other in a circle.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO
 
-from taskflow_worker.types.report_data import STATUSES, Row, Summary
+from taskflow_worker.types.report.data import STATUSES, Row, Summary
 
 Cell = str | int | float | None
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")

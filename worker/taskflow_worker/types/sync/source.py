@@ -11,9 +11,9 @@ import httpx2
 
 from taskflow_core.fetch import Client, Fetched, same_origin
 from taskflow_core.handlers import Context, NonRetryable
-from taskflow_worker.types import sync_http
-from taskflow_worker.types.sync import LinkHeader, NextField, NoPages, PageParam, Source
-from taskflow_worker.types.sync_records import Malformed, Record, Unfit, at, fit, parse_csv, parse_json, records_of
+from taskflow_worker.types.sync import http
+from taskflow_worker.types.sync.models import LinkHeader, NextField, NoPages, PageParam, Source
+from taskflow_worker.types.sync.records import Malformed, Record, Unfit, at, fit, parse_csv, parse_json, records_of
 
 MAX_REASONS = 100
 MAX_SPOOL_BYTES = 512 * 1024 * 1024
@@ -101,11 +101,11 @@ async def pull(
             break
         conditions = known.headers() if pulled.pages == 0 else {}
         own = source.headers if same_origin(httpx2.URL(url), httpx2.URL(source.url)) else {}
-        answer = await sync_http.request(ctx, client, "GET", url, headers={**own, **conditions})
+        answer = await http.request(ctx, client, "GET", url, headers={**own, **conditions})
         if conditions and answer.status == 304:
             pulled.not_modified = True
             break
-        sync_http.check(answer, side="source")
+        http.check(answer, side="source")
         seen.add(url)
         url = await _take(pulled, source, key_path, answer)
         if url in seen or (isinstance(source.pagination, PageParam) and url and answer.body == before):

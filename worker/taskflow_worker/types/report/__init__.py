@@ -1,0 +1,1 @@
+"""REPORT: what it takes (models), what it does (task), and how: run, data, and a module for each format."""
