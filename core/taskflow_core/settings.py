@@ -103,9 +103,16 @@ def _allow_list(text: str) -> str:
     return text
 
 
+def _folder(path: Path) -> Path:
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} must be a folder that this process may write to")
+    return path
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
 MaxPending = Annotated[int, Field(ge=1, le=1_000_000_000)]
 QueueNames = Annotated[str, AfterValidator(_queue_names)]
 
@@ -171,6 +178,10 @@ class SchedulerSettings(Settings):
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
     max_pending_tasks: MaxPending = 100_000
+    retain_completed_days: Days = 30
+    retain_failed_days: Days = 90
+    retain_canceled_days: Days = 30
+    archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -1,4 +1,4 @@
-"""The scheduler process: enqueues due tasks, ends expired leases, finds lost deliveries, fires schedules.
+"""The scheduler process: enqueues due tasks, ends expired leases, finds lost deliveries, fires schedules, deletes.
 
 Run as many as you like.
 """
@@ -27,12 +27,15 @@ from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.recovery import EnqueuedTask
 from taskflow_core.settings import SchedulerSettings, load_or_exit
 from taskflow_worker.metrics import SchedulerMetrics
+from taskflow_worker.retention import Retention
 from taskflow_worker.schedules import Schedules
 
 EPOCH_KEY = "taskflow:epoch"
 EVERYWHERE_S = 300.0
 FORGET_S = 60.0
 FORGET_AFTER = timedelta(minutes=10)
+RETENTION_S = 3600.0
+BREATH_S = 0.1  # between two batches of deletions
 SHORTEST_S = 0.02
 
 log = get_logger(__name__)
@@ -42,11 +45,12 @@ Connection = AsyncConnection[Any]
 
 @dataclass(slots=True)
 class Job:
-    """Something to do every `every_s` seconds. It returns whether there is more to do at once."""
+    """Something to do every `every_s` seconds. It returns whether there is more to do, `more_s` seconds later."""
 
     name: str
     every_s: float
     run: Callable[[Connection], Awaitable[bool]]
+    more_s: float = 0.0
     next_at: float = 0.0
 
 
@@ -69,6 +73,7 @@ class Scheduler:
             Job("expire_leases", settings.lease_sweep_interval_s, self.expire_leases),
             Job("expire_everywhere", EVERYWHERE_S, self.expire_everywhere),
             Job("forget_workers", FORGET_S, self.forget_workers),
+            Job("delete_old", RETENTION_S, Retention(settings).work, more_s=BREATH_S),
         ]
 
     async def run(self) -> None:
@@ -101,7 +106,7 @@ class Scheduler:
             if now < job.next_at or self.stopping.is_set():
                 continue
             more = await job.run(connection)
-            job.next_at = now if more else now + job.every_s
+            job.next_at = now + (job.more_s if more else job.every_s)
 
     async def _until_next(self, connection: Connection) -> float:
         """Return the seconds until the next job, or until the next task becomes due where that is sooner."""
