@@ -17,7 +17,7 @@ from taskflow_api.dependencies import Resources
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import PROBLEMS, describe_api
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, health, task_types, tasks
+from taskflow_api.routes import auth, health, queues, schedules, task_types, tasks
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
@@ -36,8 +36,8 @@ DISTRIBUTION = "taskflow-platform"
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_app(settings: ApiSettings, *, registry: Registry | None = None) -> FastAPI:
-    """Return the application. Without a `registry` the installed task types are loaded at its start."""
+def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
+    """Return the application; it accepts the task types of `registry`."""
     metrics = Metrics()
     app = FastAPI(
         title="TaskFlow",
@@ -53,12 +53,12 @@ def create_app(settings: ApiSettings, *, registry: Registry | None = None) -> Fa
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for module in (auth, tasks, task_types, health):
+    for module in (auth, tasks, task_types, schedules, queues, health):
         app.include_router(module.router)
     return app
 
 
-def _lifespan(settings: ApiSettings, registry: Registry | None, metrics: Metrics) -> Lifespan:
+def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = create_engine(settings, service="api")
@@ -71,7 +71,7 @@ def _lifespan(settings: ApiSettings, registry: Registry | None, metrics: Metrics
             sessions=create_sessions(engine),
             redis=redis,
             queue=DeliveryQueue(redis),
-            registry=registry or Registry.load(),
+            registry=registry,
             keyring=keyring,
             tokens=AccessTokens(
                 keyring,

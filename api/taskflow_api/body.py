@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from taskflow_api.problems import invalid
 from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
+from taskflow_core.validation import invalid
 
 BODY_TIMEOUT_S = 30
 MAX_DEPTH = 64

@@ -7,6 +7,7 @@ from types import FrameType
 import uvicorn
 
 from taskflow_api.app import create_app
+from taskflow_core.handlers import Registry
 from taskflow_core.logs import configure_logs
 from taskflow_core.settings import ApiSettings, load_or_exit
 
@@ -18,7 +19,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish for SHUTDOWN_GRACE_S seconds."""
     settings = load_or_exit(ApiSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="api")
-    server = uvicorn.Server(_config(settings))
+    server = uvicorn.Server(_config(settings, Registry.load_or_exit()))
     # uvicorn raises the signal again once it has stopped: a stop that went well is status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -27,9 +28,9 @@ def main() -> None:
         sys.exit(FAILED_TO_START)
 
 
-def _config(settings: ApiSettings) -> uvicorn.Config:
+def _config(settings: ApiSettings, registry: Registry) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, registry=registry),
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",

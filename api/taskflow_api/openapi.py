@@ -10,10 +10,18 @@ from pydantic.json_schema import models_json_schema
 from taskflow_api.problems import MEDIA_TYPE
 from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
 from taskflow_api.schemas.problems import ProblemDocument
+from taskflow_api.schemas.schedules import NewScheduleBody
 from taskflow_api.schemas.tasks import NewTaskBody
 
 REF = "#/components/schemas/{model}"
-MODELS: tuple[type[BaseModel], ...] = (Registration, Credentials, RefreshBody, NewTaskBody, ProblemDocument)
+MODELS: tuple[type[BaseModel], ...] = (
+    Registration,
+    Credentials,
+    RefreshBody,
+    NewTaskBody,
+    NewScheduleBody,
+    ProblemDocument,
+)
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
         "description": "What was wrong with the request",

@@ -6,7 +6,6 @@ from typing import Any
 
 import orjson
 from fastapi.exceptions import RequestValidationError
-from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -15,7 +14,6 @@ from taskflow_core.errors import (
     BadJson,
     Conflict,
     DuplicateTask,
-    FieldProblem,
     Forbidden,
     IdempotencyConflict,
     Invalid,
@@ -28,9 +26,9 @@ from taskflow_core.errors import (
     Unavailable,
     WrongMediaType,
 )
+from taskflow_core.validation import invalid
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FIELDS = 50
 OUTAGE_RETRY_S = 2
 
 STATUS: dict[type[TaskFlowError], int] = {
@@ -88,21 +86,6 @@ def describe(error: Exception) -> Problem:
     if is_outage(error):
         return describe(Unavailable("the database does not answer; try again soon", retry_after_s=OUTAGE_RETRY_S))
     return Problem(500, "internal_error", "something went wrong on our side; the request_id finds it in our logs")
-
-
-def invalid(errors: Any, *, skip: int = 0, prefix: tuple[str, ...] = ()) -> Invalid:
-    """Return pydantic's errors as ours: each field by its dotted path, without the value that was sent.
-
-    `skip` leaves out the first parts of each location ("body", "query"), `prefix` goes before them.
-    """
-    problems = [_field_problem(error, skip, prefix) for error in errors[:MAX_FIELDS]]
-    names = ", ".join(sorted({problem.field for problem in problems if problem.field}))
-    return Invalid(f"these fields are not valid: {names}" if names else "the body is not valid", problems)
-
-
-def _field_problem(error: ErrorDetails, skip: int, prefix: tuple[str, ...]) -> FieldProblem:
-    path = (*prefix, *error["loc"][skip:])
-    return FieldProblem(".".join(str(part) for part in path), str(error["msg"]).removeprefix("Value error, "))
 
 
 def _sentence(error: HTTPException) -> str:

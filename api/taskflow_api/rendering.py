@@ -57,6 +57,8 @@ def task_body(task: Task, *, now: datetime) -> dict[str, Any]:
         "timeout_s": task.timeout_s,
         "run_at": task.run_at,
         "dedup_key": task.dedup_key,
+        "schedule_id": task.schedule_id,
+        "fire_at": task.fire_at,
         "cancel_requested": task.cancel_requested_at is not None,
         "created_at": task.created_at,
         "started_at": task.started_at,

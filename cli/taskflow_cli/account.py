@@ -46,7 +46,7 @@ def register(email: Email, password_stdin: PasswordStdin = False, api: Api = Non
     The password is asked for, or read from standard input. It is never an argument, which others could see.
     """
     with connect(api) as client:
-        password = _password(from_stdin=password_stdin, confirm=True)
+        password = read_password(from_stdin=password_stdin, confirm=True)
         client.register(email, password)
         _log_in(client, email, password, as_json=as_json)
 
@@ -58,7 +58,7 @@ def login(email: Email, password_stdin: PasswordStdin = False, api: Api = None, 
     each API. The access token is renewed by itself.
     """
     with connect(api) as client:
-        _log_in(client, email, _password(from_stdin=password_stdin, confirm=False), as_json=as_json)
+        _log_in(client, email, read_password(from_stdin=password_stdin, confirm=False), as_json=as_json)
 
 
 def logout(api: Api = None, as_json: AsJson = False) -> None:
@@ -111,7 +111,12 @@ def _end(client: "Client", login: Login) -> bool:
     return True
 
 
-def _password(*, from_stdin: bool, confirm: bool) -> str:
+def read_password(*, from_stdin: bool, confirm: bool) -> str:
+    """Return the password from standard input or a prompt without echo.
+
+    Raises:
+        BadInput: it is empty, or there is no terminal to ask on.
+    """
     if from_stdin:
         password = sys.stdin.readline(MAX_PASSWORD_BYTES).rstrip("\r\n")
     elif sys.stdin.isatty():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -16,7 +16,19 @@ from pydantic import ValidationError
 from taskflow_cli.credentials import Credentials, Login
 from taskflow_cli.failures import Failure, Refused, Unreachable
 from taskflow_cli.location import Location
-from taskflow_cli.wire import Task, TaskFile, TaskFiles, TaskPage, Tokens, User, Wire
+from taskflow_cli.wire import (
+    Queue,
+    Queues,
+    Schedule,
+    SchedulePage,
+    Task,
+    TaskFile,
+    TaskFiles,
+    TaskPage,
+    Tokens,
+    User,
+    Wire,
+)
 
 BASE = "/api/v1"
 TIMEOUT = httpx2.Timeout(15.0, connect=5.0)
@@ -92,6 +104,31 @@ class Client:
     def retry(self, task_id: str) -> Task:
         """Give a failed task a fresh set of attempts."""
         return self._parse(Task, self._send("POST", f"/tasks/{task_id}:retry"))
+
+    def schedules(self, *, limit: int, cursor: str | None = None) -> SchedulePage:
+        """Return a page of schedules, newest first."""
+        params = {"limit": str(limit), **({"cursor": cursor} if cursor else {})}
+        return self._parse(SchedulePage, self._send("GET", "/schedules", params=params))
+
+    def add_schedule(self, new: dict[str, Any]) -> Schedule:
+        """Make a schedule from the body of `POST /schedules`."""
+        return self._parse(Schedule, self._send("POST", "/schedules", json=new))
+
+    def change_schedule(self, schedule_id: str, verb: Literal["pause", "resume"]) -> Schedule:
+        """Pause or resume a schedule."""
+        return self._parse(Schedule, self._send("POST", f"/schedules/{schedule_id}:{verb}"))
+
+    def remove_schedule(self, schedule_id: str) -> None:
+        """Delete a schedule."""
+        self._send("DELETE", f"/schedules/{schedule_id}")
+
+    def queues(self) -> list[Queue]:
+        """Return the queues, by name."""
+        return self._parse(Queues, self._send("GET", "/queues")).items
+
+    def change_queue(self, name: str, verb: Literal["pause", "resume"]) -> Queue:
+        """Pause or resume a queue."""
+        return self._parse(Queue, self._send("POST", f"/queues/{quote(name, safe='')}:{verb}"))
 
     def files(self, task_id: str) -> list[TaskFile]:
         """Return the files that a task made."""

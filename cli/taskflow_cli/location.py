@@ -46,6 +46,20 @@ def locate(option: str | None, *, environ: Mapping[str, str], folder: Path) -> L
     return Location(url, str(PLATFORM_FILE))
 
 
+def platform_environment(folder: Path) -> dict[str, str]:
+    """Return the variables that name the servers of the platform in `folder`; none when it has no platform.
+
+    Raises:
+        BadInput: platform.json cannot be used, or names another machine.
+    """
+    platform = read_platform(folder / PLATFORM_FILE) or {}
+    urls = {name: str(platform[name]) for name in ("database_url", "redis_url") if name in platform}
+    for name, url in urls.items():
+        if not _is_loopback(url):
+            raise BadInput(f"{PLATFORM_FILE}: {name} is not on this machine", hint="set TASKFLOW_DATABASE_URL")
+    return {f"TASKFLOW_{name.upper()}": url for name, url in urls.items()}
+
+
 def read_platform(path: Path) -> dict[str, Any] | None:
     """Return what `taskflow up` wrote about its platform, or None when there is no such file.
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,18 @@ def print_tasks(pages: Iterable[list["Task"]]) -> None:
             out.print(table)
 
 
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows as a table, control characters removed; the last column is cut where a terminal is too narrow."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True, overflow="ellipsis" if heading == headings[-1] else "fold")
+    for row in rows:
+        table.add_row(*map(printable, row))
+    console().print(table)
+
+
 def print_task(task: "Task") -> None:
     """Print everything worth knowing about one task."""
     for name, value in _lines_of(task):
@@ -128,7 +140,12 @@ def _lines_of(task: "Task") -> Iterator[tuple[str, str]]:
 
 def age(moment: str, *, now: datetime) -> str:
     """Return how long before `now` an ISO 8601 moment was, in its largest whole unit."""
-    seconds = max(0, int((now - datetime.fromisoformat(moment)).total_seconds()))
+    return span((now - datetime.fromisoformat(moment)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """Return a time in its largest whole unit."""
+    seconds = max(0, int(seconds))
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
         if seconds >= size:
             return f"{seconds // size}{unit}"

@@ -14,7 +14,7 @@ class Wire(BaseModel):
 
     def to_json(self) -> dict[str, Any]:
         """Return the object as the API sent it."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class User(Wire):
@@ -85,3 +85,47 @@ class TaskFiles(Wire):
     """The files of a task."""
 
     items: list[TaskFile]
+
+
+class ScheduledTask(Wire):
+    """What each firing of a schedule creates."""
+
+    type: str
+
+
+class Schedule(Wire):
+    """A schedule; `next_firings` only where one is asked for alone."""
+
+    id: str
+    name: str
+    cron: str
+    timezone: str
+    task: ScheduledTask
+    paused: bool
+    paused_reason: str | None
+    next_fire_at: str | None
+    last_fire_at: str | None
+    next_firings: list[str] | None = None
+
+
+class SchedulePage(Wire):
+    """A page of schedules, newest first."""
+
+    items: list[Schedule]
+    next_cursor: str | None
+
+
+class Queue(Wire):
+    """A queue; `oldest_age_s` is None when nothing waits."""
+
+    name: str
+    paused: bool
+    waiting: int
+    running: int
+    oldest_age_s: float | None
+
+
+class Queues(Wire):
+    """The queues, by name."""
+
+    items: list[Queue]

@@ -8,10 +8,12 @@ A task type is one function with a typed payload and a typed result, named by an
 """
 
 import inspect
+import sys
+import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, get_type_hints
 from uuid import UUID
 
@@ -21,6 +23,10 @@ from structlog.typing import FilteringBoundLogger
 
 ENTRY_POINT_GROUP = "taskflow.task_types"
 MAX_TIMEOUT_S = 86_400
+
+
+class BadEntryPoint(Exception):
+    """An installed package names a task type that cannot be used; a process must not start without it."""
 
 
 class Retry(Exception):
@@ -170,16 +176,26 @@ class Registry:
 
     @classmethod
     def load(cls) -> "Registry":
-        """Load every installed task type. Raises TypeError naming an entry point that is not one, or is there twice."""
+        """Load every installed task type.
+
+        Raises:
+            BadEntryPoint: one cannot be imported, is not a task type, or is there twice; names it and its package.
+        """
         types: dict[str, TaskType] = {}
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             if entry.name in types:
-                raise TypeError(f"entry point {entry.name} = {entry.value}: another package has that task type")
-            loaded = entry.load()
-            if not isinstance(loaded, TaskType) or loaded.name != entry.name:
-                raise TypeError(f"entry point {entry.name} = {entry.value} is not a task type of that name")
-            types[entry.name] = loaded
+                raise BadEntryPoint(f"{_described(entry)}: another package has that task type")
+            types[entry.name] = _loaded(entry)
         return cls(types)
+
+    @classmethod
+    def load_or_exit(cls) -> "Registry":
+        """Load every installed task type, or print what is wrong to standard error and leave with status 2."""
+        try:
+            return cls.load()
+        except BadEntryPoint as error:
+            sys.stderr.write(f"taskflow: {error}\n")
+            raise SystemExit(2) from None
 
     def get(self, name: str) -> TaskType | None:
         """Return the type of that name, or None."""
@@ -188,3 +204,22 @@ class Registry:
     def names(self) -> list[str]:
         """Return the names of all types, sorted."""
         return sorted(self._types)
+
+
+def _loaded(entry: EntryPoint) -> TaskType:
+    try:
+        loaded = entry.load()
+    except (Exception, SystemExit) as error:  # another package's code may raise anything while it is imported
+        where = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
+        line = f" ({where[-1].filename}, line {where[-1].lineno})" if len(where) > 1 else ""
+        raise BadEntryPoint(
+            f"{_described(entry)} cannot be loaded: {type(error).__name__}: {error}{line}; mend or remove that package"
+        ) from error
+    if not isinstance(loaded, TaskType) or loaded.name != entry.name:
+        raise BadEntryPoint(f"{_described(entry)} is not a task type of that name")
+    return loaded
+
+
+def _described(entry: EntryPoint) -> str:
+    package = entry.dist.name if entry.dist else "an unknown package"
+    return f"entry point {entry.name} = {entry.value} of {package}"

@@ -11,6 +11,11 @@ def new_id() -> UUID:
     return uuid7()
 
 
+def first_id(moment: datetime) -> UUID:
+    """Return the least id of that millisecond: ids made before it are smaller."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
 def time_of(identifier: UUID) -> datetime:
     """Return the moment inside the id, UTC, to the millisecond."""
     return datetime.fromtimestamp((identifier.int >> 80) / 1000, tz=UTC)

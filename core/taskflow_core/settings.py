@@ -22,6 +22,7 @@ PREFIX = "TASKFLOW_"
 SECRETS_DIR = "/run/secrets/taskflow"
 MIN_SECRET_BYTES = 32
 MAX_QUEUES = 32
+BCRYPT_ROUNDS = 12
 QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 YEAR_S = 366 * 86_400
 
@@ -102,9 +103,17 @@ def _allow_list(text: str) -> str:
     return text
 
 
+def _folder(path: Path) -> Path:
+    if not path.is_dir() or not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f"{path} must be a folder that this process may write to")
+    return path
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(_redis_url)]
 LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+MaxPending = Annotated[int, Field(ge=1, le=1_000_000_000)]
 QueueNames = Annotated[str, AfterValidator(_queue_names)]
 
 
@@ -144,8 +153,8 @@ class ApiSettings(Settings):
     api_port: int = Field(default=8000, ge=0, le=65_535)
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
-    max_pending_tasks: int = Field(default=100_000, ge=1, le=1_000_000_000)
-    bcrypt_rounds: int = Field(default=12, ge=4, le=16)
+    max_pending_tasks: MaxPending = 100_000
+    bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
 
 
 class WorkerSettings(Settings):
@@ -168,6 +177,11 @@ class SchedulerSettings(Settings):
     probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
+    max_pending_tasks: MaxPending = 100_000
+    retain_completed_days: Days = 30
+    retain_failed_days: Days = 90
+    retain_canceled_days: Days = 30
+    archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -38,6 +38,8 @@ class NewTask:
     dedup_key: str | None = None
     tags: Sequence[str] = ()
     traceparent: str | None = None
+    schedule_id: UUID | None = None
+    fire_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,7 @@ class TaskFilter:
     created_from: datetime | None = None
     created_to: datetime | None = None
     owner_id: UUID | None = None
+    schedule_id: UUID | None = None
 
 
 class Page(NamedTuple):
@@ -63,9 +66,10 @@ class Page(NamedTuple):
 CREATE = text("""
 WITH task AS (
   INSERT INTO tasks (id, owner_id, type, title, queue, lane, priority, payload, tags, max_attempts, timeout_s,
-    dedup_key, traceparent, created_at, run_at, enqueued_at)
+    dedup_key, traceparent, schedule_id, fire_at, created_at, run_at, enqueued_at)
   VALUES (:id, :owner_id, :type, :title, :queue, :lane, :priority, CAST(:payload AS jsonb), CAST(:tags AS text[]),
-    :max_attempts, :timeout_s, :dedup_key, :traceparent, :created_at, COALESCE(:run_at, clock_timestamp()),
+    :max_attempts, :timeout_s, :dedup_key, :traceparent, :schedule_id, :fire_at, :created_at,
+    COALESCE(:run_at, clock_timestamp()),
     CASE WHEN COALESCE(:run_at, clock_timestamp()) <= clock_timestamp() THEN clock_timestamp() END)
   RETURNING *
 ), event AS (
@@ -106,6 +110,8 @@ async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pendi
         "timeout_s": new.timeout_s,
         "dedup_key": new.dedup_key,
         "traceparent": new.traceparent,
+        "schedule_id": new.schedule_id,
+        "fire_at": new.fire_at,
         "created_at": time_of(identifier),
         "run_at": new.run_at,
     }
@@ -256,6 +262,7 @@ def _matches(filters: TaskFilter, actor: Actor) -> list[ColumnElement[bool]]:
         (filters.created_from, lambda value: col(Task.created_at) >= value),
         (filters.created_to, lambda value: col(Task.created_at) < value),
         (owner_id, lambda value: col(Task.owner_id) == value),
+        (filters.schedule_id, lambda value: col(Task.schedule_id) == value),
     )
     return _has_status(filters.status) + [condition(value) for value, condition in wanted if value is not None]
 

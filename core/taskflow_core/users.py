@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from taskflow_core.errors import AlreadyRegistered, FieldProblem, Invalid, Unauthenticated
 from taskflow_core.identifiers import new_id
-from taskflow_core.models.users import User
+from taskflow_core.models.users import Role, User
 
 
 def normalise_email(raw: str) -> str:
@@ -31,15 +31,15 @@ def normalise_email(raw: str) -> str:
     return f"{parts.ascii_local_part}@{parts.ascii_domain}".lower()
 
 
-async def register(session: AsyncSession, *, email: str, password_hash: str) -> User:
-    """Insert an account with the role USER; `email` is normalised.
+async def register(session: AsyncSession, *, email: str, password_hash: str, role: Role = Role.USER) -> User:
+    """Insert an account; `email` is normalised.
 
     Raises:
         AlreadyRegistered: the address has an account.
     """
     statement = (
         insert(User)
-        .values(id=new_id(), email=email, password_hash=password_hash)
+        .values(id=new_id(), email=email, password_hash=password_hash, role=role)
         .on_conflict_do_nothing(index_elements=["email"])
         .returning(User)
     )

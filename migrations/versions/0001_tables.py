@@ -38,6 +38,7 @@ CREATE TABLE refresh_tokens (
 );
 CREATE INDEX ix_refresh_tokens_family_id ON refresh_tokens (family_id);
 CREATE INDEX ix_refresh_tokens_user_id ON refresh_tokens (user_id);
+CREATE INDEX ix_refresh_tokens_family_expires_at ON refresh_tokens (family_expires_at);
 """
 
 # fillfactor leaves room on the page for a claim of every row on it (heap-only tuples); the early vacuum keeps
@@ -179,6 +180,7 @@ CREATE TABLE schedules (
   next_fire_at timestamptz,
   last_fire_at timestamptz,
   paused_at timestamptz,
+  paused_reason text,
   created_at timestamptz NOT NULL DEFAULT now(),
   updated_at timestamptz NOT NULL DEFAULT now()
 );

@@ -233,3 +233,69 @@ def test_the_demo_completes_every_type_and_finds_its_mail(stranger: Person) -> N
     made = {path.suffix for path in (stranger.folder / ".taskflow/demo").glob("*/*") if path.stat().st_size}
     assert made == {".csv", ".html", ".pdf", ".xlsx"}
     assert not stranger.credentials.exists(), "the demo's user is thrown away"
+
+
+def test_a_schedule_is_added_listed_paused_resumed_and_removed(ada: Person) -> None:
+    added = ada.run(
+        "schedules", "add", "daily", "EMAIL", "--cron", "0 6 * * *", "--payload", json.dumps(MAIL), "--json"
+    )
+    assert added.code == 0, added.err
+    schedule_id = added.json["id"]
+    assert len(added.json["next_firings"]) == 5
+    line = ada.run("schedules", "ls").out.splitlines()[1]
+    assert line.startswith(f"{schedule_id} 0 6 * * * UTC")
+    assert line.endswith("daily")
+    assert "is paused" in ada.run("schedules", "pause", schedule_id).out
+    assert ada.run("schedules", "ls", "--json").json[0]["paused"] is True
+    assert "fires at" in ada.run("schedules", "resume", schedule_id).out
+    assert ada.run("schedules", "rm", schedule_id).code == 0
+    assert ada.run("schedules", "ls", "--json").json == []
+    assert ada.run("schedules", "rm", schedule_id).code == 1
+
+
+def test_a_wrong_cron_expression_is_explained(ada: Person) -> None:
+    done = ada.run("schedules", "add", "never", "EMAIL", "--cron", "0 25 * * *", "--payload", json.dumps(MAIL))
+    assert done.code == 1
+    assert "- cron: bad hour; give five fields" in done.err
+
+
+@pytest.mark.parametrize("role", ["OPERATOR", "ADMIN"])
+def test_an_account_made_at_the_database_may_pause_a_queue_and_a_users_may_not(
+    ada: Person, platform: Path, tmp_path: Path, role: str
+) -> None:
+    boss = Person(platform, tmp_path / "boss", f"{uuid4().hex[:8]}@example.com")
+    password = "correct horse battery\n"
+    made = boss.run("admin", "create", boss.email, "--role", role, "--password-stdin", stdin=password)
+    assert (made.code, made.out.split()[:3]) == (0, [boss.email, "is", f"{role}."]), made.err
+    assert boss.run("login", boss.email, "--password-stdin", stdin=password).code == 0
+    assert boss.run("whoami", "--json").json["role"] == role
+    refused = ada.run("queues", "pause", "slow")
+    assert refused.code == 1
+    assert "forbidden" in refused.err
+    assert boss.run("queues", "pause", "slow").out == "Queue slow is paused; 0 waiting.\n"
+    assert ["slow", "paused", "0", "0", "-"] in [line.split() for line in ada.run("queues", "ls").out.splitlines()]
+    assert boss.run("queues", "resume", "slow", "--json").json["paused"] is False
+    again = boss.run("admin", "create", boss.email, "--password-stdin", stdin=password)
+    assert (again.code, "has an account already" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("email", "password", "environ", "words"),
+    [
+        ("root@example.com", "short\n", {}, "8 to 128 characters"),
+        ("root", "correct horse battery\n", {}, "email address is not valid"),
+        (
+            "root@example.com",
+            "correct horse battery\n",
+            {"TASKFLOW_DATABASE_URL": "postgresql://u:secret@127.0.0.1:1/db"},
+            "cannot use the database",
+        ),
+    ],
+)
+def test_an_admin_that_cannot_be_made_is_explained(
+    stranger: Person, email: str, password: str, environ: dict[str, str], words: str
+) -> None:
+    done = stranger.run("admin", "create", email, "--password-stdin", stdin=password, **environ)
+    assert (done.code, done.out) == (2, "")
+    assert words in done.err
+    assert "secret" not in done.err

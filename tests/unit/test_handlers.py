@@ -1,5 +1,7 @@
 """What makes a function a task type, and how the types of installed packages are found."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from taskflow_core.handlers import Context, Handler, Registry, TaskType, task_type
+from taskflow_core.handlers import BadEntryPoint, Context, Handler, Registry, TaskType, task_type
 
 
 class Payload(BaseModel):
@@ -128,7 +130,7 @@ def test_a_timeout_that_the_database_would_refuse_is_refused_at_once(timeout_s: 
 
 PLUGIN = """
 from pydantic import BaseModel
-from taskflow_core.handlers import Context, task_type
+from taskflow_core.handlers import BadEntryPoint, Context, task_type
 
 class Payload(BaseModel):
     width: int
@@ -175,15 +177,58 @@ def test_the_type_of_an_installed_package_is_found_by_name(site: Path) -> None:
 )
 def test_an_entry_point_that_is_no_type_of_its_name_is_named(site: Path, package: str, entry_point: str) -> None:
     install(site, package, entry_point)
-    with pytest.raises(TypeError, match=f"entry point {entry_point} is not a task type of that name"):
+    with pytest.raises(BadEntryPoint, match=f"entry point {entry_point} of {package} is not a task type of that name"):
         Registry.load()
 
 
 def test_two_packages_with_one_type_are_refused_instead_of_one_winning(site: Path) -> None:
     install(site, "pictures_first", "RESIZE = pictures_first:resize")
     install(site, "pictures_second", "RESIZE = pictures_second:resize")
-    with pytest.raises(TypeError, match=r"RESIZE = pictures_.*: another package has that task type"):
+    with pytest.raises(BadEntryPoint, match=r"RESIZE = pictures_.*: another package has that task type"):
         Registry.load()
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "words"),
+    [
+        ("broken_import", "import no_such_module", "ModuleNotFoundError: No module named 'no_such_module' .*, line 1"),
+        ("broken_syntax", "def resize(:", "SyntaxError: "),
+        ("broken_name", "other = 1", "AttributeError: .*resize"),
+        ("broken_exit", "\nimport sys; sys.exit(0)", "SystemExit: 0 .*broken_exit.py, line 2"),
+        ("broken_value", "int('x')", "ValueError: invalid literal"),
+        ("broken_type", PLUGIN.replace('"RESIZE"', '"resize"'), "TypeError: task type 'resize'"),
+    ],
+)
+def test_an_entry_point_that_cannot_be_imported_is_named_with_its_package_and_the_place(
+    site: Path, package: str, source: str, words: str
+) -> None:
+    install(site, package, f"RESIZE = {package}:resize", source)
+    with pytest.raises(
+        BadEntryPoint, match=rf"entry point RESIZE = {package}:resize of {package} cannot be loaded: {words}"
+    ):
+        Registry.load()
+
+
+@pytest.mark.parametrize("module", ["taskflow_api", "taskflow_worker", "taskflow_worker.scheduler"])
+def test_a_process_leaves_with_2_and_one_sentence_when_a_package_is_broken(tmp_path: Path, module: str) -> None:
+    install(tmp_path, "broken_plugin", "RESIZE = broken_plugin:resize", "import no_such_module")
+    settings = {
+        "TASKFLOW_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/db",
+        "TASKFLOW_REDIS_URL": "redis://127.0.0.1:1/0",
+        "TASKFLOW_JWT_SECRET": "s" * 32,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("taskflow: entry point RESIZE = broken_plugin:resize of broken_plugin cannot be loaded")
+    assert sentence.endswith("mend or remove that package")
 
 
 def test_a_machine_without_task_types_has_an_empty_registry(site: Path) -> None:

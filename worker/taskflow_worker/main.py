@@ -143,7 +143,7 @@ def main() -> None:
     """Run a worker until SIGTERM or SIGINT; status 0 when every task ended or was given back."""
     settings = load_or_exit(WorkerSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="worker")
-    process = Process(settings, Registry.load())
+    process = Process(settings, Registry.load_or_exit())
     serve_probes(settings.probe_port, process.pulse)
     clean = process.rq.work()
     log.info("worker.stopped", clean=clean)

@@ -1,4 +1,7 @@
-"""The scheduler process: enqueues due tasks, ends expired leases, finds lost deliveries. Run as many as you like."""
+"""The scheduler process: enqueues due tasks, ends expired leases, finds lost deliveries, fires schedules, deletes.
+
+Run as many as you like.
+"""
 
 import asyncio
 import signal
@@ -12,8 +15,11 @@ import psycopg
 import uvloop
 from psycopg import AsyncConnection
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from taskflow_core import recovery
+from taskflow_core.database import create_engine
+from taskflow_core.handlers import Registry
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import configure_logs, get_logger
 from taskflow_core.probes import Pulse, serve_probes
@@ -21,11 +27,15 @@ from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.recovery import EnqueuedTask
 from taskflow_core.settings import SchedulerSettings, load_or_exit
 from taskflow_worker.metrics import SchedulerMetrics
+from taskflow_worker.retention import Retention
+from taskflow_worker.schedules import Schedules
 
 EPOCH_KEY = "taskflow:epoch"
 EVERYWHERE_S = 300.0
 FORGET_S = 60.0
 FORGET_AFTER = timedelta(minutes=10)
+RETENTION_S = 3600.0
+BREATH_S = 0.1  # between two batches of deletions
 SHORTEST_S = 0.02
 
 log = get_logger(__name__)
@@ -35,30 +45,35 @@ Connection = AsyncConnection[Any]
 
 @dataclass(slots=True)
 class Job:
-    """Something to do every `every_s` seconds. It returns whether there is more to do at once."""
+    """Something to do every `every_s` seconds. It returns whether there is more to do, `more_s` seconds later."""
 
     name: str
     every_s: float
     run: Callable[[Connection], Awaitable[bool]]
+    more_s: float = 0.0
     next_at: float = 0.0
 
 
 class Scheduler:
     """Runs its jobs one after the other on one connection, until stopped."""
 
-    def __init__(self, settings: SchedulerSettings) -> None:
+    def __init__(self, settings: SchedulerSettings, registry: Registry) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
         self.pulse = Pulse(jobs=60.0)
         self._metrics = SchedulerMetrics()
         self._queue = DeliveryQueue(connect_redis(settings))
         self._link = Link(settings, service="scheduler")
+        self._engine = create_engine(settings, service="schedules", pool_size=1)
+        self._schedules = Schedules(self._engine, registry, self._queue, max_pending=settings.max_pending_tasks)
         self._jobs = [
             Job("enqueue_due", settings.sweep_interval_s, self.enqueue_due),
             Job("recover_lost", settings.sweep_interval_s, self.recover_lost),
+            Job("fire_schedules", settings.sweep_interval_s, self.fire_schedules),
             Job("expire_leases", settings.lease_sweep_interval_s, self.expire_leases),
             Job("expire_everywhere", EVERYWHERE_S, self.expire_everywhere),
             Job("forget_workers", FORGET_S, self.forget_workers),
+            Job("delete_old", RETENTION_S, Retention(settings).work, more_s=BREATH_S),
         ]
 
     async def run(self) -> None:
@@ -82,6 +97,7 @@ class Scheduler:
             except TimeoutError:
                 continue
         await self._link.drop()
+        await self._engine.dispose()
         await self._queue.redis.aclose()
 
     async def _run_due_jobs(self, connection: Connection) -> None:
@@ -90,7 +106,7 @@ class Scheduler:
             if now < job.next_at or self.stopping.is_set():
                 continue
             more = await job.run(connection)
-            job.next_at = now if more else now + job.every_s
+            job.next_at = now + (job.more_s if more else job.every_s)
 
     async def _until_next(self, connection: Connection) -> float:
         """Return the seconds until the next job, or until the next task becomes due where that is sooner."""
@@ -126,6 +142,14 @@ class Scheduler:
             return False
         return more
 
+    async def fire_schedules(self, _connection: Connection) -> bool:
+        """Create the tasks of schedules whose time has come; what goes wrong there holds up no other job."""
+        try:
+            return await self._schedules.fire_due()
+        except SQLAlchemyError as error:
+            log.warning("schedules.failed", reason=str(error).partition("\n")[0])
+            return False
+
     async def expire_leases(self, connection: Connection) -> bool:
         """End attempts of workers that stopped renewing."""
         return self._log_expired(await recovery.expire(connection))
@@ -157,8 +181,8 @@ class Scheduler:
         return len(expired) == recovery.BATCH
 
 
-async def _serve(settings: SchedulerSettings) -> None:
-    scheduler = Scheduler(settings)
+async def _serve(settings: SchedulerSettings, registry: Registry) -> None:
+    scheduler = Scheduler(settings, registry)
     serve_probes(settings.probe_port, scheduler.pulse)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -172,7 +196,7 @@ def main() -> None:
     """Run a scheduler until SIGTERM or SIGINT."""
     settings = load_or_exit(SchedulerSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="scheduler")
-    uvloop.run(_serve(settings))
+    uvloop.run(_serve(settings, Registry.load_or_exit()))
 
 
 if __name__ == "__main__":

@@ -5,18 +5,15 @@ from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Query
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from taskflow_api import cursors
 from taskflow_api.body import read
-from taskflow_api.dependencies import CurrentActor, Opened, Resources, Session
+from taskflow_api.dependencies import CurrentActor, Opened, Session
 from taskflow_api.idempotency import REPLAYED, IdempotencyKey
 from taskflow_api.openapi import takes
-from taskflow_api.problems import invalid
 from taskflow_api.rendering import attempt_body, respond, task_body, task_response, to_json
 from taskflow_api.schemas.tasks import (
     MAX_ROWS,
@@ -30,9 +27,10 @@ from taskflow_api.schemas.tasks import (
 from taskflow_core import files, idempotency, tasks
 from taskflow_core.actors import Actor
 from taskflow_core.clock import utc_now
-from taskflow_core.errors import FieldProblem, Forbidden, Invalid, UnknownType
+from taskflow_core.errors import FieldProblem, Forbidden, Invalid
 from taskflow_core.handlers import TaskType
 from taskflow_core.tasks import NewTask, TaskFilter
+from taskflow_core.validation import checked_payload, known_type
 
 PREFIX = "/api/v1/tasks"
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
@@ -47,7 +45,7 @@ async def create(
     """Create a task. It is stored when this answers 201, and runs at least once."""
     body = await read(request, NewTaskBody)
     now = utc_now()
-    new = _new_task(body, _task_type(opened, body.type), now=now)
+    new = _new_task(body, known_type(opened.registry, body.type), now=now)
     if key is not None:
         digest = idempotency.hash_of("create task", body.model_dump(mode="json", exclude_unset=True))
         stored = await idempotency.claim(session, key, actor=actor, request_hash=digest)
@@ -138,18 +136,10 @@ def _created(answer: dict[str, Any], *, headers: dict[str, str] | None = None) -
     return respond(answer, status=201, headers=about | (headers or {}))
 
 
-def _task_type(opened: Resources, name: str) -> TaskType:
-    kind = opened.registry.get(name)
-    if kind is None:
-        known = ", ".join(opened.registry.names())
-        raise UnknownType("no such task type is installed", [FieldProblem("type", f"must be one of: {known}")])
-    return kind
-
-
 def _new_task(body: NewTaskBody, kind: TaskType, *, now: datetime) -> NewTask:
     return NewTask(
         type=kind.name,
-        payload=_payload(body.payload, kind),
+        payload=checked_payload(kind, body.payload),
         title=body.title,
         queue=body.queue,
         priority=body.priority,
@@ -159,17 +149,6 @@ def _new_task(body: NewTaskBody, kind: TaskType, *, now: datetime) -> NewTask:
         dedup_key=body.dedup_key,
         tags=body.tags,
     )
-
-
-def _payload(raw: dict[str, Any], kind: TaskType) -> dict[str, Any]:
-    try:
-        payload = kind.payload.model_validate(raw).model_dump(mode="json")
-        orjson.dumps(payload)
-    except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_input=False), prefix=("payload",)) from None
-    except TypeError as error:  # an integer that its model read out of a float beyond 64 bits
-        raise Invalid("the payload cannot be stored", [FieldProblem("payload", str(error))]) from None
-    return payload
 
 
 def _filters(query: ListQuery, actor: Actor) -> TaskFilter:

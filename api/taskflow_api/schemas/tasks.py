@@ -29,8 +29,8 @@ Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROLS)]
 Tags = Annotated[list[Tag], Field(max_length=20), AfterValidator(_without_repeats)]
 
 
-class NewTaskBody(BaseModel):
-    """POST /tasks. `payload` is what the type asks for; see GET /task-types."""
+class TaskTemplate(BaseModel):
+    """What a task is made of. `payload` is what the type asks for; see GET /task-types."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,12 +39,17 @@ class NewTaskBody(BaseModel):
     title: str = Field(default="", max_length=200, pattern=NO_CONTROLS)
     queue: QueueName = "default"
     priority: int = Field(default=0, ge=-100, le=100, strict=True)
-    run_at: Moment | None = None
-    delay_s: float | None = Field(default=None, ge=0, le=MAX_DELAY_S, strict=True)
     max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
     timeout_s: int | None = Field(default=None, ge=1, le=86_400, strict=True)
     dedup_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=NO_CONTROLS)
     tags: Tags = []
+
+
+class NewTaskBody(TaskTemplate):
+    """POST /tasks: what the task is made of, and when it starts."""
+
+    run_at: Moment | None = None
+    delay_s: float | None = Field(default=None, ge=0, le=MAX_DELAY_S, strict=True)
 
     @field_validator("delay_s")
     @classmethod
@@ -69,6 +74,7 @@ class ListQuery(BaseModel):
     created_from: Moment | None = None
     created_to: Moment | None = None
     owner_id: UUID | None = None
+    schedule_id: UUID | None = None
 
 
 class TaskState(StrEnum):
@@ -103,6 +109,8 @@ class TaskResource(BaseModel):
     timeout_s: int
     run_at: datetime
     dedup_key: str | None
+    schedule_id: UUID | None
+    fire_at: datetime | None
     cancel_requested: bool
     created_at: datetime
     started_at: datetime | None

@@ -43,7 +43,10 @@ class QueueRow(SQLModel, table=True):
 
 
 class Schedule(SQLModel, table=True):
-    """A cron expression in a time zone that creates tasks."""
+    """A cron expression in a time zone that creates tasks of `template`.
+
+    `paused_reason` is null when a person paused it, else what the scheduler found wrong with it.
+    """
 
     __tablename__ = "schedules"
     __table_args__: ClassVar[tuple[Index, ...]] = (
@@ -60,6 +63,7 @@ class Schedule(SQLModel, table=True):
     next_fire_at: datetime | None = time_field()
     last_fire_at: datetime | None = time_field()
     paused_at: datetime | None = time_field()
+    paused_reason: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = now_field()
     updated_at: datetime = now_field()
 

@@ -48,6 +48,6 @@ class RefreshToken(SQLModel, table=True):
     address: str = Field(default="", sa_type=Text)
     created_at: datetime = now_field()
     expires_at: datetime = Field(sa_type=TimestampTz)
-    family_expires_at: datetime = Field(sa_type=TimestampTz)
+    family_expires_at: datetime = Field(sa_type=TimestampTz, index=True)
     used_at: datetime | None = time_field()
     revoked_at: datetime | None = time_field()

@@ -1,0 +1,45 @@
+"""/queues: how they stand, and who may take from them."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from taskflow_api.dependencies import CurrentActor, Session
+from taskflow_api.rendering import respond
+from taskflow_api.schemas.queues import QueueList, QueueResource
+from taskflow_api.schemas.tasks import QUEUE_PATTERN
+from taskflow_core import queues
+from taskflow_core.queues import QueueState
+
+ONE: dict[int | str, dict[str, Any]] = {200: {"model": QueueResource}}
+
+router = APIRouter(prefix="/api/v1/queues", tags=["queues"])
+
+Name = Annotated[str, Path(pattern=QUEUE_PATTERN)]
+
+
+@router.get("", responses={200: {"model": QueueList}})
+async def list_queues(_actor: CurrentActor, session: Session) -> Response:
+    """Return the queues, by name."""
+    return respond({"items": [_body(state) for state in await queues.list_states(session)]})
+
+
+@router.post("/{name}:pause", responses=ONE)
+async def pause(name: Name, actor: CurrentActor, session: Session) -> Response:
+    """Let no worker take from a queue; what runs goes on."""
+    state = await queues.pause(session, name, actor=actor)
+    await session.commit()
+    return respond(_body(state))
+
+
+@router.post("/{name}:resume", responses=ONE)
+async def resume(name: Name, actor: CurrentActor, session: Session) -> Response:
+    """Let workers take from a queue again."""
+    state = await queues.resume(session, name, actor=actor)
+    await session.commit()
+    return respond(_body(state))
+
+
+def _body(state: QueueState) -> dict[str, Any]:
+    return {"paused": state.paused_at is not None, **state._asdict()}

@@ -1,0 +1,22 @@
+"""Answers of /queues."""
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+
+class QueueResource(BaseModel):
+    """A queue: `waiting` counted up to 10,000, `oldest_age_s` for how long its first task has been waiting."""
+
+    name: str
+    paused: bool
+    paused_at: datetime | None
+    waiting: int
+    running: int
+    oldest_age_s: float | None
+
+
+class QueueList(BaseModel):
+    """Up to 100 queues, by name."""
+
+    items: list[QueueResource]
