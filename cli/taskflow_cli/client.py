@@ -17,6 +17,7 @@ from taskflow_cli.credentials import Credentials, Login
 from taskflow_cli.failures import Failure, Refused, Unreachable
 from taskflow_cli.location import Location
 from taskflow_cli.wire import (
+    BulkRetry,
     Queue,
     Queues,
     Schedule,
@@ -96,6 +97,16 @@ class Client:
         wanted = {"limit": str(limit), "cursor": cursor, **filters}
         params = {name: value for name, value in wanted.items() if value is not None}
         return self._parse(TaskPage, self._send("GET", "/tasks", params=params))
+
+    def count_tasks(self, filters: Mapping[str, str]) -> int:
+        """Return how many tasks a filter matches, counted up to 10,000."""
+        params = {**filters, "page": "1", "limit": "1"}
+        return self._parse(TaskPage, self._send("GET", "/tasks", params=params)).total or 0
+
+    def bulk_retry(self, filters: Mapping[str, str], *, expected_count: int) -> BulkRetry:
+        """Give every FAILED task of a filter a fresh set of attempts."""
+        body = {"filter": dict(filters), "expected_count": expected_count}
+        return self._parse(BulkRetry, self._send("POST", "/tasks:bulkRetry", json=body))
 
     def cancel(self, task_id: str) -> Task:
         """Ask a task to stop."""

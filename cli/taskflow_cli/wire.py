@@ -71,6 +71,7 @@ class TaskPage(Wire):
 
     items: list[Task]
     next_cursor: str | None
+    total: int | None = None
 
 
 class TaskFile(Wire):
@@ -129,3 +130,10 @@ class Queues(Wire):
     """The queues, by name."""
 
     items: list[Queue]
+
+
+class BulkRetry(Wire):
+    """What became of many FAILED tasks."""
+
+    retried: int
+    skipped: int

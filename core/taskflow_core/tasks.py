@@ -54,6 +54,7 @@ class TaskFilter:
     created_to: datetime | None = None
     owner_id: UUID | None = None
     schedule_id: UUID | None = None
+    error_code: str | None = None
 
 
 class Page(NamedTuple):
@@ -77,6 +78,11 @@ WITH task AS (
 )
 SELECT * FROM task
 """)
+
+# What a fresh set of attempts means for the row of a FAILED task.
+AGAIN = """status = 'PENDING', attempt = 0, fence = fence + 1, worker_id = NULL, result = NULL, error = NULL,
+  progress = NULL, cancel_requested_at = NULL, finished_at = NULL, run_at = clock_timestamp(),
+  enqueued_at = clock_timestamp()"""
 
 CHANGE_EVENT = text("""
 INSERT INTO task_events (task_id, owner_id, kind, attempt) VALUES (:task_id, :owner_id, :kind, :attempt)
@@ -155,7 +161,7 @@ async def list_after(
     session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, after: UUID | None
 ) -> Page:
     """Return a page of tasks that come after the given id (newest first)."""
-    statement = select(Task).where(*_reach(actor), *_matches(filters, actor)).order_by(col(Task.id).desc())
+    statement = select(Task).where(*chosen_by(filters, actor)).order_by(col(Task.id).desc())
     if after is not None:
         statement = statement.where(col(Task.id) < after)
     found = list((await session.execute(statement.limit(limit + 1))).scalars())
@@ -166,7 +172,7 @@ async def list_numbered(
     session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, page: int
 ) -> tuple[list[Task], int]:
     """Return page number `page` (from 1) and the total, counted up to 10,000."""
-    chosen = select(Task).where(*_reach(actor), *_matches(filters, actor))
+    chosen = select(Task).where(*chosen_by(filters, actor))
     rows = chosen.order_by(col(Task.id).desc()).offset((page - 1) * limit).limit(limit)
     counted = select(func.count()).select_from(chosen.with_only_columns(col(Task.id)).limit(COUNT_LIMIT).subquery())
     return list((await session.execute(rows)).scalars()), (await session.execute(counted)).scalar_one()
@@ -206,14 +212,7 @@ async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
         raise IllegalTransition(f"only a FAILED task can be retried; this one is {task.status}")
     owner_id, type_, dedup_key = task.owner_id, task.type, task.dedup_key
     try:
-        await _change(
-            session,
-            task,
-            "task.retried_by_hand",
-            "status = 'PENDING', attempt = 0, fence = fence + 1, worker_id = NULL, result = NULL, error = NULL, "
-            "progress = NULL, cancel_requested_at = NULL, finished_at = NULL, run_at = clock_timestamp(), "
-            "enqueued_at = clock_timestamp()",
-        )
+        await _change(session, task, "task.retried_by_hand", AGAIN)
     except IntegrityError as error:
         if DEDUP_INDEX not in str(error.orig):
             raise
@@ -248,6 +247,11 @@ async def _duplicate(session: AsyncSession, owner_id: UUID, type_: str, dedup_ke
     return DuplicateTask(f"{known} the dedup_key {dedup_key!r} and has not finished", task_id=str(found or ""))
 
 
+def chosen_by(filters: TaskFilter, actor: Actor) -> list[ColumnElement[bool]]:
+    """Return the conditions on tasks that a filter chooses, within the reach of the actor."""
+    return _reach(actor) + _matches(filters, actor)
+
+
 def _reach(actor: Actor) -> list[ColumnElement[bool]]:
     return [] if actor.sees_all else [col(Task.owner_id) == actor.user_id]
 
@@ -263,6 +267,7 @@ def _matches(filters: TaskFilter, actor: Actor) -> list[ColumnElement[bool]]:
         (filters.created_to, lambda value: col(Task.created_at) < value),
         (owner_id, lambda value: col(Task.owner_id) == value),
         (filters.schedule_id, lambda value: col(Task.schedule_id) == value),
+        (filters.error_code, lambda value: col(Task.error)["code"].astext == value),
     )
     return _has_status(filters.status) + [condition(value) for value, condition in wanted if value is not None]
 

@@ -170,6 +170,19 @@ def test_a_task_that_failed_leaves_with_1_and_can_be_retried(ada: Person) -> Non
     assert ada.run("watch", task["id"]).code == 1
 
 
+def test_failed_tasks_are_listed_with_their_errors_and_retried_together(ada: Person) -> None:
+    for _ in range(2):
+        assert ada.run("submit", "SYNC", "--payload", json.dumps(REFUSED_SYNC), "--watch").code == 1
+    rows = ada.run("dead-letters", "ls").out.splitlines()[1:]
+    assert [line.split()[4] for line in rows] == ["address_refused"] * 2
+    assert ada.run("dead-letters", "ls", "--error-code", "timeout", "--json").json == []
+    asked = ada.run("dead-letters", "retry", "--type", "SYNC")
+    assert (asked.code, "2 FAILED tasks match" in asked.err, "--yes" in asked.err) == (2, True, True)
+    done = ada.run("dead-letters", "retry", "--type", "SYNC", "--yes")
+    assert (done.code, done.out) == (0, "Retried 2 of 2 FAILED tasks.\n")
+    assert ada.run("dead-letters", "retry", "--type", "EMAIL", "--json").json == {"retried": 0, "skipped": 0}
+
+
 def test_watching_past_the_deadline_leaves_with_3_and_a_canceled_task_with_1(ada: Person) -> None:
     task_id = ada.submit("EMAIL", MAIL, "--delay", "3600")
     late = ada.run("watch", task_id, "--timeout", "0.2")

@@ -18,13 +18,15 @@ from taskflow_api.rendering import attempt_body, respond, task_body, task_respon
 from taskflow_api.schemas.tasks import (
     MAX_ROWS,
     AttemptList,
+    BulkRetryBody,
+    BulkRetryResult,
     FileList,
     ListQuery,
     NewTaskBody,
     TaskList,
     TaskResource,
 )
-from taskflow_core import files, idempotency, tasks
+from taskflow_core import bulk, files, idempotency, tasks
 from taskflow_core.actors import Actor
 from taskflow_core.clock import utc_now
 from taskflow_core.errors import FieldProblem, Forbidden, Invalid
@@ -33,6 +35,7 @@ from taskflow_core.tasks import NewTask, TaskFilter
 from taskflow_core.validation import checked_payload, known_type
 
 PREFIX = "/api/v1/tasks"
+DELIVERED_AT_ONCE = 1000
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
 
 router = APIRouter(prefix=PREFIX, tags=["tasks"])
@@ -79,6 +82,19 @@ async def list_tasks(
         body["next_cursor"] = last and cursors.encode(last, filters, actor, opened.keyring)
     now = utc_now()
     return respond({"items": [task_body(task, now=now) for task in found], **body})
+
+
+@router.post(":bulkRetry", responses={200: {"model": BulkRetryResult}}, openapi_extra=takes(BulkRetryBody))
+async def bulk_retry(request: Request, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+    """Give all FAILED tasks of a filter a fresh set of attempts, if there are as many as expected."""
+    body = await read(request, BulkRetryBody)
+    filters = TaskFilter(**body.filter.model_dump())
+    _check_reach(filters, actor, field="filter.owner_id")
+    done = await bulk.retry_failed(session, filters, actor=actor, expected_count=body.expected_count)
+    await session.commit()
+    for start in range(0, len(done.retried), DELIVERED_AT_ONCE):
+        await opened.queue.deliver(done.retried[start : start + DELIVERED_AT_ONCE])
+    return respond({"retried": len(done.retried), "skipped": done.skipped})
 
 
 @router.get("/{task_id}", responses=ONE)
@@ -152,9 +168,14 @@ def _new_task(body: NewTaskBody, kind: TaskType, *, now: datetime) -> NewTask:
 
 
 def _filters(query: ListQuery, actor: Actor) -> TaskFilter:
-    if query.owner_id is not None and not actor.sees_all and query.owner_id != actor.user_id:
-        raise Forbidden("only an OPERATOR or an ADMIN may ask for the tasks of others (owner_id)")
-    return TaskFilter(**query.model_dump(exclude={"limit", "cursor", "page"}))
+    filters = TaskFilter(**query.model_dump(exclude={"limit", "cursor", "page"}))
+    _check_reach(filters, actor, field="owner_id")
+    return filters
+
+
+def _check_reach(filters: TaskFilter, actor: Actor, *, field: str) -> None:
+    if filters.owner_id is not None and not actor.sees_all and filters.owner_id != actor.user_id:
+        raise Forbidden(f"only an OPERATOR or an ADMIN may ask for the tasks of others ({field})")
 
 
 def _check_page(query: ListQuery, page: int) -> None:

@@ -26,6 +26,7 @@ Moment = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
 TypeName = Annotated[str, Field(pattern=TYPE_PATTERN)]
 QueueName = Annotated[str, Field(pattern=QUEUE_PATTERN)]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROLS)]
+ErrorCode = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_CONTROLS)]
 Tags = Annotated[list[Tag], Field(max_length=20), AfterValidator(_without_repeats)]
 
 
@@ -75,6 +76,38 @@ class ListQuery(BaseModel):
     created_to: Moment | None = None
     owner_id: UUID | None = None
     schedule_id: UUID | None = None
+    error_code: ErrorCode | None = None
+
+
+class FailedFilter(BaseModel):
+    """Which FAILED tasks are meant: all that match everything given."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: TypeName | None = None
+    queue: QueueName | None = None
+    tag: Tag | None = None
+    created_from: Moment | None = None
+    created_to: Moment | None = None
+    owner_id: UUID | None = None
+    schedule_id: UUID | None = None
+    error_code: ErrorCode | None = None
+
+
+class BulkRetryBody(BaseModel):
+    """POST /tasks:bulkRetry; `expected_count` is how many tasks were seen to match."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: FailedFilter
+    expected_count: int = Field(ge=1, le=MAX_ROWS, strict=True)
+
+
+class BulkRetryResult(BaseModel):
+    """How many tasks wait again, and how many were left because another one holds their dedup_key."""
+
+    retried: int
+    skipped: int
 
 
 class TaskState(StrEnum):
