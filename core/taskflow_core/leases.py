@@ -88,6 +88,7 @@ WITH holder AS (
   FROM unnest(string_to_array(%(ids)s, ',')::uuid[]) AS d(id), holder
   WHERE t.id = d.id AND t.status = 'PENDING' AND t.run_at <= clock_timestamp()
     AND t.cancel_requested_at IS NULL AND t.attempt < t.max_attempts
+    AND t.type <> ALL (string_to_array(%(but)s, ','))
   RETURNING t.id, t.owner_id, t.type, t.queue, t.payload::text AS payload, t.attempt, t.max_attempts, t.fence,
     t.timeout_s, t.enqueued_at, t.claimed_at, t.traceparent
 ), event AS (
@@ -169,16 +170,28 @@ FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(levels)s::text[], %(messages
 
 
 async def claim(
-    connection: AsyncConnection[Any], ids: Sequence[UUID], *, worker: str, held: Sequence[UUID], lease_s: float
+    connection: AsyncConnection[Any],
+    ids: Sequence[UUID],
+    *,
+    worker: str,
+    held: Sequence[UUID],
+    lease_s: float,
+    but: Iterable[str] = (),
 ) -> list[Claimed]:
     """Take every task of `ids` that may start now. A duplicate, early or canceled delivery gives no row.
 
-    `held` is everything the worker still runs; together with `ids` it is kept in the worker's row, where the
-    scheduler looks for expired leases.
+    Tasks of the types in `but` are left alone. `held` is everything the worker still runs; together with `ids` it is
+    kept in the worker's row, where the scheduler looks for expired leases.
     """
     wanted = sorted(ids)  # every statement here locks rows in the order of their ids: no deadlocks
     async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
-        parameters = {"ids": _joined(wanted), "held": _joined([*held, *wanted]), "worker": worker, "lease_s": lease_s}
+        parameters = {
+            "ids": _joined(wanted),
+            "held": _joined([*held, *wanted]),
+            "worker": worker,
+            "lease_s": lease_s,
+            "but": ",".join(but),
+        }
         await cursor.execute(CLAIM, parameters)
         return await cursor.fetchall()
 

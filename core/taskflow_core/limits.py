@@ -47,11 +47,6 @@ class Limits:
     of_types: Mapping[str, int] = field(default_factory=dict)
     per_owner: int | None = None
 
-    @property
-    def any(self) -> bool:
-        """Whether anything is bounded."""
-        return bool(self.of_types) or self.per_owner is not None
-
 
 async def claim(
     connection: AsyncConnection[Any],
@@ -62,9 +57,30 @@ async def claim(
     held: Sequence[UUID],
     lease_s: float,
 ) -> list[Claimed]:
-    """Claim like `leases.claim`, within the limits; what does not fit becomes due again a moment later."""
-    if not limits.any:
-        return await leases.claim(connection, ids, worker=worker, held=held, lease_s=lease_s)
+    """Claim like `leases.claim`, within the limits; what does not fit becomes due again a moment later.
+
+    Tasks of types without a limit are claimed in one statement, as if there were none.
+    """
+    if limits.per_owner is not None:
+        return await _claim_in_turn(connection, ids, limits=limits, worker=worker, held=held, lease_s=lease_s)
+    free = await leases.claim(connection, ids, worker=worker, held=held, lease_s=lease_s, but=limits.of_types)
+    claimed = {task.id for task in free}
+    rest = [task_id for task_id in ids if task_id not in claimed]
+    if not limits.of_types or not rest:
+        return free
+    held = [*held, *claimed]
+    return free + await _claim_in_turn(connection, rest, limits=limits, worker=worker, held=held, lease_s=lease_s)
+
+
+async def _claim_in_turn(
+    connection: AsyncConnection[Any],
+    ids: Sequence[UUID],
+    *,
+    limits: Limits,
+    worker: str,
+    held: Sequence[UUID],
+    lease_s: float,
+) -> list[Claimed]:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         parameters = {
