@@ -34,7 +34,7 @@ demo: setup ## Start a platform, run one task of each type, show the results, st
 test: setup ## Run every test that needs no cluster and no Docker
 	$(BIN)/pytest
 
-test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with a table of figures (about 5 minutes)
+test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with a table of figures (5 to 8 minutes, Linux)
 	$(BIN)/pytest tests/faults
 
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md

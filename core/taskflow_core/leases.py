@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
+from orjson import Fragment
 from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row, tuple_row
 
@@ -76,14 +77,15 @@ class Held(NamedTuple):
 
 CLAIM: LiteralString = """
 WITH holder AS (
-  UPDATE workers SET held = %(held)s::uuid[], heartbeat_at = clock_timestamp() WHERE id = %(worker)s RETURNING id
+  UPDATE workers SET held = string_to_array(%(held)s, ',')::uuid[], heartbeat_at = clock_timestamp()
+  WHERE id = %(worker)s RETURNING id
 ), claimed AS (
   UPDATE tasks t SET status = 'RUNNING', attempt = t.attempt + 1, fence = t.fence + 1, worker_id = holder.id,
     lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s),
     claimed_at = clock_timestamp(), started_at = COALESCE(t.started_at, clock_timestamp()),
     enqueued_at = COALESCE(t.enqueued_at, clock_timestamp()),
     progress = NULL, row_version = t.row_version + 1, updated_at = clock_timestamp()
-  FROM unnest(%(ids)s::uuid[]) AS d(id), holder
+  FROM unnest(string_to_array(%(ids)s, ',')::uuid[]) AS d(id), holder
   WHERE t.id = d.id AND t.status = 'PENDING' AND t.run_at <= clock_timestamp()
     AND t.cancel_requested_at IS NULL AND t.attempt < t.max_attempts
   RETURNING t.id, t.owner_id, t.type, t.queue, t.payload::text AS payload, t.attempt, t.max_attempts, t.fence,
@@ -133,10 +135,8 @@ WHERE t.worker_id = %(worker)s AND t.status = 'RUNNING'
 # A task that was asked to stop does not go back to PENDING: it is CANCELED.
 FINISH: LiteralString = """
 WITH d AS (
-  SELECT * FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(attempts)s::int[], %(claimed)s::timestamptz[],
-    %(outcomes)s::text[], %(statuses)s::text[], %(results)s::text[], %(errors)s::text[], %(run_ats)s::timestamptz[],
-    %(delays)s::float8[], %(refunds)s::int[])
-    AS d(id, fence, attempt, claimed_at, outcome, status, result, error, run_at, delay_s, refund)
+  SELECT * FROM jsonb_to_recordset(%(rows)s::jsonb) AS d(id uuid, fence bigint, attempt int, claimed_at timestamptz,
+    outcome text, status text, result jsonb, error jsonb, run_at timestamptz, delay_s float8, refund int)
 ), ended AS (
   UPDATE tasks t SET
     status = CASE WHEN d.status = 'PENDING' AND t.cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE d.status END,
@@ -145,17 +145,17 @@ WITH d AS (
     worker_id = CASE WHEN d.status <> 'PENDING' THEN t.worker_id END,
     run_at = CASE WHEN d.status <> 'PENDING' THEN t.run_at
       ELSE COALESCE(d.run_at, clock_timestamp() + make_interval(secs => d.delay_s)) END,
-    result = d.result::jsonb, error = d.error::jsonb, attempt = t.attempt - d.refund, lease_expires_at = NULL,
+    result = d.result, error = d.error, attempt = t.attempt - d.refund, lease_expires_at = NULL,
     row_version = t.row_version + 1, updated_at = clock_timestamp()
   FROM d WHERE t.id = d.id AND t.fence = d.fence AND t.worker_id = %(worker)s AND t.status = 'RUNNING'
   RETURNING t.id, t.owner_id, t.status, d.fence, d.attempt, d.claimed_at, d.outcome, d.error
 ), attempt AS (
   INSERT INTO task_attempts (task_id, fence, attempt, worker_id, outcome, error, started_at, finished_at)
-  SELECT id, fence, attempt, %(worker)s, outcome, error::jsonb, claimed_at, clock_timestamp() FROM ended
+  SELECT id, fence, attempt, %(worker)s, outcome, error, claimed_at, clock_timestamp() FROM ended
 ), event AS (
   INSERT INTO task_events (task_id, owner_id, kind, attempt, data)
-  SELECT id, owner_id, 'task.' || CASE WHEN status = 'PENDING' THEN outcome ELSE lower(status) END, attempt,
-    error::jsonb FROM ended
+  SELECT id, owner_id, 'task.' || CASE WHEN status = 'PENDING' THEN outcome ELSE lower(status) END, attempt, error
+  FROM ended
 )
 SELECT id FROM ended
 """
@@ -178,7 +178,8 @@ async def claim(
     """
     wanted = sorted(ids)  # every statement here locks rows in the order of their ids: no deadlocks
     async with connection.cursor(row_factory=class_row(Claimed)) as cursor:
-        await cursor.execute(CLAIM, {"ids": wanted, "held": [*held, *wanted], "worker": worker, "lease_s": lease_s})
+        parameters = {"ids": _joined(wanted), "held": _joined([*held, *wanted]), "worker": worker, "lease_s": lease_s}
+        await cursor.execute(CLAIM, parameters)
         return await cursor.fetchall()
 
 
@@ -237,23 +238,29 @@ async def report(
 
 
 def finish_parameters(finished: Sequence[Finished], *, worker: str) -> dict[str, Any]:
-    """Return the parameters of FINISH."""
-    finished = sorted(finished, key=lambda item: item.task.id)
-    endings = [item.ending for item in finished]
-    return {
-        "worker": worker,
-        "ids": [item.task.id for item in finished],
-        "fences": [item.task.fence for item in finished],
-        "attempts": [item.task.attempt for item in finished],
-        "claimed": [item.task.claimed_at for item in finished],
-        "outcomes": [ending.outcome.value for ending in endings],
-        "statuses": [ending.status.value for ending in endings],
-        "results": [ending.result_json for ending in endings],
-        "errors": [None if ending.error is None else dumps(ending.error) for ending in endings],
-        "run_ats": [ending.run_at for ending in endings],
-        "delays": [ending.delay_s for ending in endings],
-        "refunds": [int(ending.refund) for ending in endings],
-    }
+    """Return the parameters of FINISH: the rows as one JSON document, much cheaper to write than an array a column."""
+    rows = [
+        {
+            "id": task.id,
+            "fence": task.fence,
+            "attempt": task.attempt,
+            "claimed_at": task.claimed_at,
+            "outcome": ending.outcome,
+            "status": ending.status,
+            "result": None if ending.result_json is None else Fragment(ending.result_json),
+            "error": ending.error,
+            "run_at": ending.run_at,
+            "delay_s": ending.delay_s,
+            "refund": int(ending.refund),
+        }
+        for task, ending, _ in sorted(finished, key=lambda item: item.task.id)
+    ]
+    return {"worker": worker, "rows": dumps(rows)}
+
+
+def _joined(ids: Iterable[UUID]) -> str:
+    """Return ids as one text: an array's every element would be looked at for quotes."""
+    return ",".join(map(str, ids))
 
 
 def log_parameters(finished: Iterable[Finished]) -> dict[str, list[Any]] | None:

@@ -117,25 +117,26 @@ CREATE TABLE task_attempts (
   PRIMARY KEY (task_id, fence)
 );
 CREATE TABLE task_events (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id bigint GENERATED ALWAYS AS IDENTITY,
   task_id uuid NOT NULL,
   owner_id uuid NOT NULL,
   kind text NOT NULL,
   attempt integer NOT NULL,
   data jsonb,
-  created_at timestamptz NOT NULL DEFAULT now()
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (task_id, id)
 );
-CREATE INDEX task_events_task ON task_events (task_id, id);
+CREATE INDEX task_events_id ON task_events USING brin (id);
 CREATE TABLE task_logs (
-  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id bigint GENERATED ALWAYS AS IDENTITY,
   task_id uuid NOT NULL,
   attempt integer NOT NULL,
   level text NOT NULL,
   message text NOT NULL,
   fields jsonb,
-  created_at timestamptz NOT NULL DEFAULT now()
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (task_id, id)
 );
-CREATE INDEX task_logs_task ON task_logs (task_id, id);
 CREATE TABLE idempotency_keys (
   owner_id uuid NOT NULL,
   key text NOT NULL CHECK (length(key) BETWEEN 1 AND 255),

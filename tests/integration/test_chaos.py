@@ -80,3 +80,12 @@ def test_ctrl_c_stops_the_faults_judges_what_is_there_and_leaves_no_process(tmp_
     assert found["audit"]["clean"]
     assert processes_in(folder) == []
     assert not (folder / "platform.json").exists()
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "dear").touch()
+    with chaos(tmp_path) as run:
+        run.ends(timeout=60)
+    assert run.process.returncode == 2
+    assert f"{tmp_path} is not empty" in run.said.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["dear"]

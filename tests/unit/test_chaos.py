@@ -58,6 +58,7 @@ def test_mails_are_counted_by_task_even_when_the_catcher_drops_them(tmp_path: Pa
 def row(type_: str, status: str, **facts: object) -> Row:
     usual: dict[str, object] = {
         "id": uuid4(),
+        "title": "",
         "code": None,
         "error_type": None,
         "created": None,

@@ -140,24 +140,28 @@ class Writer:
         self._report([finished], ended, certain=True)
 
     def _report(self, batch: Sequence[Finished], ended: set[UUID], *, certain: bool) -> None:
+        """Tell the engine, the metrics and the log; an attempt that completed is worth no line of its own."""
         for item in batch:
             self._written(item.task)
-            fields: dict[str, Any] = {
-                "task_id": str(item.task.id),
-                "type": item.task.type,
-                "attempt": item.task.attempt,
-                "outcome": item.ending.outcome.value,
-            }
             if item.task.id in ended:
                 self._metrics.ended(item)
             elif certain:
                 self._metrics.discarded()
-            if item.task.id in ended and item.ending.outcome is Outcome.COMPLETED:
-                log.debug("attempt.finished", **fields)
-            elif item.task.id in ended:
-                log.info("attempt.finished", **fields)
-            else:
-                log.warning("attempt.discarded" if certain else "attempt.unconfirmed", **fields)
+            if item.task.id not in ended or item.ending.outcome is not Outcome.COMPLETED:
+                self._log_end(item, written=item.task.id in ended, certain=certain)
+        log.debug("attempts.written", attempts=len(batch))
+
+    def _log_end(self, item: Finished, *, written: bool, certain: bool) -> None:
+        fields: dict[str, Any] = {
+            "task_id": str(item.task.id),
+            "type": item.task.type,
+            "attempt": item.task.attempt,
+            "outcome": item.ending.outcome.value,
+        }
+        if written:
+            log.info("attempt.finished", **fields)
+        else:
+            log.warning("attempt.discarded" if certain else "attempt.unconfirmed", **fields)
 
 
 def _retry_of(finished: Finished, error: Exception) -> Ending:

@@ -1,5 +1,7 @@
 """What workers and schedulers count, in Prometheus' terms. Labels are bounded: installed types and words of our own."""
 
+from functools import lru_cache
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from taskflow_core.leases import Claimed, Finished
@@ -14,6 +16,9 @@ class WorkerMetrics:
         self._attempts = Counter("taskflow_attempts", "Attempts that ended, by how.", ["type", "outcome"])
         self._ran = Histogram("taskflow_attempt_run_seconds", "How long handlers ran.", ["type"], buckets=SECONDS)
         self._waited = Histogram("taskflow_task_wait_seconds", "From enqueued to claimed.", ["type"], buckets=SECONDS)
+        # labels() takes a lock and builds a key at each call; what it returns may be kept.
+        self._attempts_of = lru_cache(1000)(self._attempts.labels)
+        self._ran_of, self._waited_of = lru_cache(1000)(self._ran.labels), lru_cache(1000)(self._waited.labels)
         self._discarded = Counter("taskflow_attempts_discarded", "Results dropped because the lease was lost.")
         self._refused = Counter("taskflow_deliveries_refused", "Deliveries that were not ours to run.")
         self._busy = Gauge("taskflow_worker_busy_slots", "Slots with a handler in them.")
@@ -21,17 +26,17 @@ class WorkerMetrics:
 
     def claimed(self, task: Claimed, *, busy: int) -> None:
         """Count a task that starts."""
-        self._waited.labels(task.type).observe(max(0.0, (task.claimed_at - task.enqueued_at).total_seconds()))
+        self._waited_of(task.type).observe(max(0.0, (task.claimed_at - task.enqueued_at).total_seconds()))
         self._busy.set(busy)
 
     def ran(self, task: Claimed, *, seconds: float, busy: int) -> None:
         """Count a handler that returned or raised."""
-        self._ran.labels(task.type).observe(seconds)
+        self._ran_of(task.type).observe(seconds)
         self._busy.set(busy)
 
     def ended(self, finished: Finished) -> None:
         """Count an attempt whose end is written."""
-        self._attempts.labels(finished.task.type, finished.ending.outcome.value).inc()
+        self._attempts_of(finished.task.type, finished.ending.outcome.value).inc()
 
     def discarded(self) -> None:
         """Count a result that came after its lease was lost."""

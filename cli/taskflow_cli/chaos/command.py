@@ -53,6 +53,8 @@ def chaos(
     require_embedded()
     from taskflow_cli.chaos.run import Options
 
+    if data_dir is not None and data_dir.exists() and any(data_dir.iterdir()):
+        raise BadInput(f"--data-dir: {data_dir} is not empty", hint="name a new folder: what is there would be broken")
     chosen = secrets.randbelow(2**31) if seed is None else seed
     folder = data_dir or Path(tempfile.mkdtemp(prefix="taskflow-chaos-"))
     if data_dir is None:
@@ -80,6 +82,8 @@ def _run(options: "Options") -> "Outcome":
         return asyncio.run(Run(options, tell).run())
     except CannotStart as error:
         raise (BadInput if error.status == BadInput.exit_code else Failure)(error.message) from None
+    except OSError as error:
+        raise Failure(f"{error.filename or 'the platform'}: {error.strerror}") from None
 
 
 def print_outcome(outcome: "Outcome") -> None:
@@ -89,17 +93,18 @@ def print_outcome(outcome: "Outcome") -> None:
     say(f"\nChaos with seed {outcome.options.seed}" + (", interrupted" if outcome.interrupted else ""))
     say(f"  faults      {outcome.faults.total()}: {faults}")
     say(
-        f"  accepted    {verdict.accepted} tasks; {ledger.unanswered} requests got no answer, "
+        f"  accepted    {verdict.accepted} tasks; {ledger.unanswered} requests got no clear answer, "
         f"{verdict.stored_unanswered} of these made a task"
     )
+    say(f"  repeated    {ledger.answers['create replayed']} requests under a key got the first answer again")
     say("  ended       " + ", ".join(f"{status} {count}" for status, count in sorted(verdict.statuses.items())))
     say("  failed for  " + (", ".join(f"{why} {count}" for why, count in verdict.reasons.most_common()) or "no reason"))
     say(f"  lost        {len(verdict.lost)}")
     say(f"  doubled     {len(verdict.doubled)}")
     say(f"  unfinished  {len(verdict.unfinished)}, {outcome.quiet_after_s:.1f} s after the last fault")
-    say(f"  mails       {verdict.mails}; {verdict.mails_twice.total()} sent theirs again; how these ended:")
+    say(f"  mails       {verdict.mails}; {verdict.mails_twice.total()} sent theirs again")
     for outcomes, count in verdict.mails_twice.most_common():
-        say(f"              {count} x {outcomes}")
+        say(f"              {count} with attempts that ended as {outcomes}")
     say(f"  stall       {verdict.stall_s:.1f} s was the longest time in which nothing ended")
     say(f"  audits      {outcome.live_audits} while parts were being broken, and this one after:\n")
     for name, task_ids in outcome.broken_live.items():

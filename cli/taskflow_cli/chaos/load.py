@@ -23,6 +23,7 @@ PAUSE_S = (0.05, 0.35)
 BACK_OFF_S = 0.5
 MOST_OPEN = 400  # unfinished tasks at once: what is accepted must also end in time
 REMEMBERED = 50
+REPEATS = 20  # of a request under a key, half a second apart
 MAX_ATTEMPTS = 5
 
 
@@ -97,19 +98,31 @@ class Client:
             await self._create()
         else:
             verb = "cancel" if what < 0.94 else "retry"
-            await self._post(verb, f"/tasks/{self._chance.choice(self._recent)}:{verb}", None)
+            await self._post(verb, f"/tasks/{self._chance.choice(self._recent)}:{verb}")
 
     async def _create(self) -> None:
         names = list(VARIANTS)
         (name,) = self._chance.choices(names, [VARIANTS[name].weight for name in names])
-        answer = await self._post("create", "/tasks", self._body(VARIANTS[name]))
+        answer = await self._ask_for(self._body(VARIANTS[name]))
         if answer is not None and answer.status_code == httpx2.codes.CREATED:
             task_id = UUID(answer.json()["id"])
             self._ledger.accepted[task_id] = name
             self._recent.append(task_id)
 
+    async def _ask_for(self, body: dict[str, Any]) -> httpx2.Response | None:
+        """Ask for a task; half of the time under a key, again and again until the answer says for sure."""
+        keyed = self._chance.random() < 0.5
+        headers = {"Idempotency-Key": secrets.token_hex(16)} if keyed else {}
+        for _ in range(REPEATS if keyed else 1):
+            answer = await self._post("create", "/tasks", body, headers)
+            if answer is not None and not answer.is_server_error and not _is_in_flight(answer):
+                self._ledger.answers["create replayed"] += "Idempotent-Replayed" in answer.headers
+                return answer
+        self._ledger.unanswered += 1
+        return None
+
     def _body(self, variant: Variant) -> dict[str, Any]:
-        body: dict[str, Any] = {"type": variant.type, "title": "chaos", "max_attempts": MAX_ATTEMPTS}
+        body: dict[str, Any] = {"type": variant.type, "title": secrets.token_hex(8), "max_attempts": MAX_ATTEMPTS}
         body |= {"payload": self._payload(variant), **variant.fields}
         if self._chance.random() < 0.2:
             body["delay_s"] = round(self._chance.uniform(0.1, 4.0), 1)
@@ -133,21 +146,19 @@ class Client:
                 source = {"url": self._source.url(variant.source), "records_path": "items", "pagination": pagination}
                 return {"source": source, "key": "id", "target": {"collection": f"chaos-{secrets.token_hex(8)}"}}
 
-    async def _post(self, verb: str, path: str, body: dict[str, Any] | None) -> httpx2.Response | None:
+    async def _post(
+        self, verb: str, path: str, body: dict[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response | None:
         try:
-            answer = await self._http.post(path, json=body)
+            answer = await self._http.post(path, json=body, headers=headers)
         except httpx2.TransportError as error:
             self._ledger.answers[f"{verb} {type(error).__name__}"] += 1
-            if verb == "create" and not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
-                self._ledger.unanswered += 1
             await self._pause(BACK_OFF_S * self._chance.uniform(0.5, 1.0))
             return None
         self._ledger.answers[f"{verb} {answer.status_code}"] += 1
         if answer.status_code == httpx2.codes.UNAUTHORIZED:
             await self._log_in()
-        elif answer.is_server_error or answer.status_code == httpx2.codes.TOO_MANY_REQUESTS:
-            if verb == "create":
-                self._ledger.unanswered += answer.is_server_error
+        elif answer.is_server_error or answer.status_code == httpx2.codes.TOO_MANY_REQUESTS or _is_in_flight(answer):
             await self._pause(BACK_OFF_S * self._chance.uniform(0.5, 1.0))
         return answer
 
@@ -165,3 +176,8 @@ class Client:
             await asyncio.wait_for(self._stop.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _is_in_flight(answer: httpx2.Response) -> bool:
+    """Whether an earlier request under the same key is still being answered."""
+    return answer.status_code == httpx2.codes.CONFLICT and answer.json().get("code") == "idempotency_conflict"

@@ -20,7 +20,7 @@ BY_FAULT = frozenset({"lease_lost", "commit_failed"})
 OUTAGES = frozenset({"OperationalError", "InterfaceError", "DBAPIError", "TimeoutError", "ConnectionResetError"})
 
 TASKS: LiteralString = """
-SELECT t.id, t.type, t.status, t.error ->> 'code' AS code, t.error ->> 'type' AS error_type,
+SELECT t.id, t.title, t.type, t.status, t.error ->> 'code' AS code, t.error ->> 'type' AS error_type,
   (t.result ->> 'created')::int AS created,
   (t.result ->> 'updated')::int + (t.result ->> 'unchanged')::int AS found_there, COALESCE(s.records, 0) AS records,
   jsonb_array_length(t.result -> 'files') AS files_named, COALESCE(f.files, 0) AS files,
@@ -50,6 +50,7 @@ class Row(NamedTuple):
     """A task as it ended, with what it left behind."""
 
     id: UUID
+    title: str  # of its own for each request
     type: str
     status: str
     code: str | None
@@ -83,14 +84,17 @@ def judge(connection: psycopg.Connection[Any], ledger: Ledger, mails: Mails, *, 
     """Hold what was promised since that moment against what the database and the mail catcher have."""
     verdict = Verdict(accepted=len(ledger.accepted), mails=mails.total)
     missing = set(ledger.accepted)
+    titles: Counter[str] = Counter()
     with connection.cursor(row_factory=class_row(Row)) as cursor:
         for row in cursor.execute(TASKS, {"since": since}):
             missing.discard(row.id)
+            titles[row.title] += 1
             verdict.stored_unanswered += row.id not in ledger.accepted
             judge_task(row, ledger, verdict, caught=mails.count(row.id))
     for task_id in missing:
         verdict.lost.append(task_id)
         verdict.broken.append(f"task {task_id} was accepted and is not there")
+    verdict.broken += [f"one request made {count} tasks: {title}" for title, count in titles.items() if count > 1]
     if verdict.stored_unanswered > ledger.unanswered:
         excess = verdict.stored_unanswered - ledger.unanswered
         verdict.broken.append(f"{excess} more tasks are stored than were asked for")

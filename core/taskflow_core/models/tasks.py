@@ -108,13 +108,16 @@ class TaskAttempt(SQLModel, table=True):
 
 
 class TaskEvent(SQLModel, table=True):
-    """A state change of a task, in the order it happened; feeds live updates."""
+    """A state change of a task, in the order it happened; feeds live updates.
+
+    Events are only appended, so a BRIN index finds those after a given id, and costs next to nothing.
+    """
 
     __tablename__ = "task_events"
-    __table_args__: ClassVar[tuple[Index, ...]] = (Index("task_events_task", "task_id", "id"),)
+    __table_args__: ClassVar[tuple[Index, ...]] = (Index("task_events_id", "id", postgresql_using="brin"),)
 
+    task_id: UUID = Field(primary_key=True)
     id: int | None = Field(default=None, sa_type=BigInteger, sa_column_args=[Identity(always=True)], primary_key=True)
-    task_id: UUID
     owner_id: UUID
     kind: str = Field(sa_type=Text)
     attempt: int
@@ -126,10 +129,9 @@ class TaskLog(SQLModel, table=True):
     """A line that a handler logged."""
 
     __tablename__ = "task_logs"
-    __table_args__: ClassVar[tuple[Index, ...]] = (Index("task_logs_task", "task_id", "id"),)
 
+    task_id: UUID = Field(primary_key=True)
     id: int | None = Field(default=None, sa_type=BigInteger, sa_column_args=[Identity(always=True)], primary_key=True)
-    task_id: UUID
     attempt: int
     level: str = Field(sa_type=Text)
     message: str = Field(sa_type=Text)
