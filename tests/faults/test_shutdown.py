@@ -51,7 +51,7 @@ async def test_11_sigterm_under_load_fails_nothing_and_burns_no_attempt(scene: S
 
 
 async def test_11b_sigterm_in_the_moment_of_a_pop_loses_nothing_even_without_a_scheduler(scene: Scene) -> None:
-    """A thousand workers are told to stop within 10 ms of a delivery; what they popped they must put back themselves."""
+    """A thousand workers are told to stop within 10 ms of a delivery; what they popped they put back themselves."""
     source = scene.nursery.start("taskflow_fork", slots="4")
     told: set[int] = set()
     ids: list[UUID] = []
