@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,7 +45,7 @@ class Contender:
     command: Sequence[str]
     enqueue: Callable[[Servers, int], None]
     left: Callable[[Servers], int]
-    env: dict[str, str]
+    env: dict[str, str] = field(default_factory=dict)
 
 
 def measure(contender: Contender, servers: Servers) -> float:
@@ -65,13 +65,18 @@ def contenders(peers: Path) -> list[Contender]:
         *(ours(slots) for slots in (1, 16, 50)),
         _rq("RQ forking worker, same SQL", 200, "rq.worker.Worker"),
         _rq("RQ SimpleWorker, same SQL", 1500, "rq.worker.SimpleWorker"),
+        *_peers(peers),
+    ]
+
+
+def _peers(peers: Path) -> list[Contender]:
+    return [
         Contender(
             "Procrastinate, concurrency 10",
             2000,
             [str(peers / "procrastinate"), "--app", "procrastinate_app.app", "worker", "--concurrency", "10"],
             _peer("procrastinate_app", peers),
             _rows("SELECT count(*) FROM procrastinate_jobs WHERE status IN ('todo', 'doing')"),
-            {},
         ),
         Contender(
             "Celery, prefork",
@@ -79,7 +84,6 @@ def contenders(peers: Path) -> list[Contender]:
             [str(peers / "celery"), "-A", "celery_app", "worker", "--loglevel", "error"],
             _peer("celery_app", peers),
             _lists(["celery"], hashes=["unacked"]),
-            {},
         ),
         Contender(
             "Dramatiq",
@@ -87,7 +91,6 @@ def contenders(peers: Path) -> list[Contender]:
             [str(peers / "dramatiq"), "dramatiq_app"],
             _peer("dramatiq_app", peers),
             _lists(["dramatiq:default"]),
-            {},
         ),
         Contender(
             "taskiq",
@@ -95,7 +98,6 @@ def contenders(peers: Path) -> list[Contender]:
             [str(peers / "taskiq"), "worker", "taskiq_app:broker", "--log-level", "ERROR"],
             _peer("taskiq_app", peers),
             _lists(["taskiq"]),
-            {},
         ),
         Contender(
             "huey, 8 threads",
@@ -103,7 +105,6 @@ def contenders(peers: Path) -> list[Contender]:
             [str(peers / "huey_consumer"), "huey_app.huey", "-k", "thread", "-w", "8", "-q"],
             _peer("huey_app", peers),
             _lists(["huey.redis.bench"]),
-            {},
         ),
     ]
 
