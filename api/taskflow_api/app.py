@@ -82,7 +82,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
-            schema_head=await asyncio.to_thread(schema.head),
+            revisions=await asyncio.to_thread(schema.revisions),
         )
         try:
             yield

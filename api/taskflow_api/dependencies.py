@@ -41,7 +41,7 @@ class Resources:
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
-    schema_head: str
+    revisions: list[str]
 
 
 async def get_resources(request: Request) -> Resources:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskflow_cli.failures import BadInput, Failure
+from taskflow_cli.failures import BadInput
 from taskflow_cli.options import RUN_PANEL, AsJson, examples
 from taskflow_cli.output import print_json, say
 
@@ -92,38 +92,38 @@ def migrate(
     Settings come from the environment: TASKFLOW_DATABASE_URL and TASKFLOW_REDIS_URL must be set. Several may start at
     once: one works, the others wait for it.
     """
-    from alembic.util import CommandError
     from sqlalchemy.exc import OperationalError
 
     from taskflow_core import schema
     from taskflow_core.settings import Settings, load_or_exit
 
     settings = load_or_exit(Settings)
+    known = schema.revisions()
     try:
-        before, wanted = schema.current(settings), schema.head()
-        if not check:
+        before = schema.current(settings)
+        if not check and not schema.serves(before, known):
             schema.migrate(settings)
         now = schema.current(settings)
     except OperationalError as error:
         raise BadInput(
             "cannot use the database that TASKFLOW_DATABASE_URL names", details=str(error.orig).strip().splitlines()
         ) from None
-    except CommandError as error:
-        raise Failure(f"the schema cannot be migrated: {error}", hint="is the database of a newer TaskFlow?") from None
-    _report(before, now, wanted, as_json=as_json)
-
-
-def _report(before: str | None, now: str | None, wanted: str, *, as_json: bool) -> None:
     if as_json:
-        print_json({"from": before, "to": now, "needed": wanted})
-    elif now != wanted:
-        say(f"The schema is at {now or 'no revision'}; this version needs {wanted}. Run: taskflow migrate")
-    elif before == now:
-        say(f"The schema is at {now}, as this version needs.")
+        print_json({"from": before, "to": now, "needed": known[0]})
     else:
-        say(f"Migrated the schema from {before or 'no revision'} to {now}.")
-    if now != wanted:
+        say(_verdict(before, now, known))
+    if not schema.serves(now, known):
         raise typer.Exit(1)
+
+
+def _verdict(before: str | None, now: str | None, known: list[str]) -> str:
+    if now not in (None, *known):
+        return f"The schema is at {now}, newer than {known[0]}; this version works on it as it is."
+    if now != known[0]:
+        return f"The schema is at {now or 'no revision'}; this version needs {known[0]}. Run: taskflow migrate"
+    if before == now:
+        return f"The schema is at {now}, as this version needs."
+    return f"Migrated the schema from {before or 'no revision'} to {now}."
 
 
 def _run(module: str) -> None:

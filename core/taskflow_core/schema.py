@@ -1,7 +1,6 @@
 """The database's schema: brings it up, takes it down, says where it stands; one process at a time."""
 
 from pathlib import Path
-from typing import cast
 
 from alembic import command
 from alembic.config import Config
@@ -27,8 +26,21 @@ def scripts() -> Path:
 
 
 def head() -> str:
-    """Return the revision that this version of the code needs."""
-    return cast("str", ScriptDirectory(str(scripts())).get_current_head())
+    """Return the revision that this version of the code brings."""
+    return revisions()[0]
+
+
+def revisions() -> list[str]:
+    """Return the revisions that this version of the code knows, newest first."""
+    return [script.revision for script in ScriptDirectory(str(scripts())).walk_revisions()]
+
+
+def serves(revision: str | None, known: list[str]) -> bool:
+    """Whether code that knows these revisions (newest first) works on a database at `revision`.
+
+    A revision only adds, so a database that a newer version has brought further serves this one during its rollout.
+    """
+    return revision is not None and revision not in known[1:]
 
 
 def current(settings: Settings) -> str | None:
@@ -38,7 +50,7 @@ def current(settings: Settings) -> str | None:
 
 
 def migrate(settings: Settings, revision: str = "head") -> None:
-    """Bring the schema to `revision`; `base` takes everything down.
+    """Bring the schema up to `revision`; `base` takes everything down.
 
     Raises:
         UnknownRevision: a newer version of the code has been here.
@@ -64,8 +76,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _check_known(revision: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory(str(scripts())).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in revisions():
         raise UnknownRevision(
             f"the database is at revision {revision}, which this version of TaskFlow does not know (its newest is "
             f"{head()}): use the version that brought the database there, or a newer one"
@@ -76,7 +87,7 @@ def _run(connection: Connection, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(scripts()))
     config.attributes["connection"] = connection
-    if revision in {"head", head()}:
-        command.upgrade(config, revision)
-    else:
+    if revision == "base":
         command.downgrade(config, revision)
+    else:
+        command.upgrade(config, revision)

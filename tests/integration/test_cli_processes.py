@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from taskflow_core import schema
+from taskflow_core.database import plain_url
 from taskflow_core.settings import Settings
 from waiting import eventually
 
@@ -71,6 +73,16 @@ def test_migrating_says_from_where_to_where(settings: Settings, env: dict[str, s
     again = taskflow("migrate", "--check", "--json", env=env, cwd=tmp_path)
     assert again.returncode == 0
     assert json.loads(again.stdout) == {"from": schema.head(), "to": schema.head(), "needed": schema.head()}
+
+
+def test_the_version_before_leaves_a_newer_schema_alone_and_works_on_it(
+    settings: Settings, env: dict[str, str], tmp_path: Path
+) -> None:
+    with psycopg.connect(plain_url(settings.database_url), autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    rolled_back = taskflow("migrate", env=env, cwd=tmp_path)
+    assert rolled_back.returncode == 0
+    assert rolled_back.stdout.startswith("The schema is at from_the_future, newer than")
 
 
 def test_a_database_that_is_away_is_the_environments_fault_and_its_password_is_not_shown(

@@ -18,11 +18,11 @@ from sqlmodel import SQLModel
 
 from taskflow_core import schema
 from taskflow_core.database import plain_url
-from taskflow_core.models import effects, runtime, tasks, users
+from taskflow_core.models import access, effects, runtime, tasks, users
 from taskflow_core.settings import Settings
 from waiting import eventually
 
-MODELS = (effects, runtime, tasks, users)  # importing them fills the metadata
+MODELS = (access, effects, runtime, tasks, users)  # importing them fills the metadata
 ID, TIME, DIGEST = uuid4(), "2026-11-24T12:00:00Z", b"d" * 32
 FINISHED = {"status": "COMPLETED", "finished_at": TIME}
 RUNNING = {"status": "RUNNING", "lease_expires_at": TIME}
@@ -37,6 +37,14 @@ ROWS: dict[str, dict[str, Any]] = {
         "token_hash": DIGEST,
         "expires_at": TIME,
         "family_expires_at": TIME,
+    },
+    "api_keys": {
+        "id": ID,
+        "owner_id": ID,
+        "name": "ci",
+        "hint": "tf_abcd",
+        "key_hash": DIGEST,
+        "scopes": ["tasks:read"],
     },
     "tasks": {"id": ID, "owner_id": ID, "type": "EMAIL", "lane": "default", "payload": Jsonb({}), "created_at": TIME},
     "task_attempts": {
@@ -95,6 +103,8 @@ REFUSED: list[tuple[str, str, dict[str, Any]]] = [
     ("tasks_attempts_bounded", "tasks", {"attempt": -1}),
     ("tasks_payload_bounded", "tasks", {"payload": Jsonb({"text": "x" * 1_048_577})}),
     ("task_attempts_outcome_check", "task_attempts", {"outcome": "done"}),
+    ("api_keys_name_check", "api_keys", {"name": ""}),
+    ("api_keys_key_hash_check", "api_keys", {"key_hash": b"short"}),
     ("idempotency_keys_key_check", "idempotency_keys", {"key": ""}),
     ("idempotency_keys_key_check", "idempotency_keys", {"key": "k" * 256}),
     ("workers_slots_check", "workers", {"slots": 0}),
@@ -173,6 +183,16 @@ def test_the_schema_goes_up_from_nothing_down_to_nothing_and_up_again(empty: Set
     assert schema.current(empty) is None
     assert table_names(empty) == {"alembic_version"}
     schema.migrate(empty)
+    assert schema.current(empty) == schema.head()
+
+
+def test_a_database_of_the_first_version_is_brought_up_with_its_rows(empty: Settings) -> None:
+    schema.migrate(empty, "0001")
+    with connect(empty) as connection:
+        insert(connection, "users", ROWS["users"])
+    schema.migrate(empty)
+    with connect(empty) as connection:
+        assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
     assert schema.current(empty) == schema.head()
 
 

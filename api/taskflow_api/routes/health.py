@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from taskflow_api.dependencies import Opened, Resources, Session
 from taskflow_api.rendering import respond
+from taskflow_core import schema
 from taskflow_core.database import is_outage
 from taskflow_core.errors import Unavailable
 
@@ -29,13 +30,13 @@ async def live() -> Response:
 
 @router.get("/health/ready")
 async def ready(opened: Opened, session: Session) -> Response:
-    """Answer 200 when requests can be served: PostgreSQL answers, with this version's schema.
+    """Answer 200 when requests can be served: PostgreSQL answers, with this version's schema or a newer one.
 
     Without Redis tasks are accepted and delivered later: 200 with the status "degraded".
     """
     revision = await _revision(session)
-    if revision != opened.schema_head:
-        raise Unavailable(f"the schema is at revision {revision}, this version needs {opened.schema_head}")
+    if not schema.serves(revision, opened.revisions):
+        raise Unavailable(f"the schema is at revision {revision}, this version needs {opened.revisions[0]}")
     redis = "ok" if await _redis_answers(opened) else "away"
     body: dict[str, Any] = {"postgres": "ok", "schema": revision, "redis": redis}
     return respond({"status": "ok" if redis == "ok" else "degraded", **body})
