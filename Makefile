@@ -55,7 +55,7 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
-	$(LOCK) --upgrade --extra embedded --extra dev --output-file requirements/dev.txt
+	$(LOCK) --upgrade --extra embedded --extra operator --extra dev --output-file requirements/dev.txt
 	$(LOCK) --upgrade --output-file requirements/platform.txt --constraints requirements/dev.txt
 	$(BENCH_LOCK) --upgrade --output-file requirements/bench.txt
 
