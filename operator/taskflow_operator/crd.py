@@ -129,11 +129,22 @@ def _node(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
         kept["default"] = _without_null(node["default"])
     if "properties" in node:
         kept["properties"] = {name: _node(child, defs) for name, child in node["properties"].items()}
+        _spread_default(kept)
     if isinstance(node.get("additionalProperties"), dict):
         kept["additionalProperties"] = _node(node["additionalProperties"], defs)
     if "items" in node:
         kept["items"] = _node(node["items"], defs)
     return kept
+
+
+def _spread_default(node: dict[str, Any]) -> None:
+    """Let each field of an object have what the object's default says for it: one may be given without the others."""
+    for name, value in node.get("default", {}).items():
+        node["properties"][name].setdefault("default", value)
+    required = [name for name in node.get("required", []) if name not in node.get("default", {})]
+    node.pop("required", None)
+    if required:
+        node["required"] = required
 
 
 def _resolved(node: dict[str, Any], defs: dict[str, Any]) -> dict[str, Any]:
@@ -159,9 +170,8 @@ def as_yaml() -> str:
     """Return the definition as YAML that says where it comes from."""
     # JSON is YAML, and round trips without the aliases that a YAML dumper makes of repeated parts.
     plain = json.loads(json.dumps(definition()))
-    return "# Generated from operator/taskflow_operator/spec.py: make crd\n" + yaml.safe_dump(
-        plain, sort_keys=False, width=120
-    )
+    text = yaml.safe_dump(plain, sort_keys=False, width=120)
+    return f"# Generated from operator/taskflow_operator/spec.py: make crd\n{text}"
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def stamp_of(body: Body) -> str:
 class Observed:
     """One look at a cluster.
 
-    `children` and `pods` carry its label; `hashes` has a text for each component's Secrets, `missing` a sentence for each
-    that cannot be used. `settled` are fingerprints after our own last applies, `taken` names in others' hands, and
-    `refused` what the API server said to the last apply.
+    `children` and `pods` carry its label; `hashes` has a text for each component's Secrets, `missing` a sentence for
+    each that cannot be used. `settled` are fingerprints after our own last applies, `taken` names in others' hands,
+    and `refused` what the API server said to the last apply.
     """
 
     metadata: Body

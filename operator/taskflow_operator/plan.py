@@ -72,7 +72,7 @@ def plan(observed: Observed, spec: Spec, now: datetime) -> Plan:
     if hold is None:
         wanted += workloads
     kept = {key_of(manifest) for manifest in (*base, *workloads, *([job] if job else []))}
-    actions = [
+    actions: list[Action] = [
         *_removals(observed, kept, keep_jobs=hold is not None, now=now),
         *(action for manifest in wanted if (action := _apply(observed, manifest))),
         *_counts(observed, spec),
@@ -139,10 +139,10 @@ def _counts(observed: Observed, spec: Spec) -> Iterator[Scale]:
     ]
     working = any(replicas(found) for found in deployments if _component(found) == "worker")
     for found in deployments:
-        process = {"api": spec.api, "scheduler": spec.scheduler}.get(_component(found))
-        if process is None:
+        asked = {"api": spec.api.replicas, "scheduler": spec.scheduler.replicas}.get(_component(found))
+        if asked is None:
             continue
-        wanted = 0 if spec.suspend and not working else process.replicas
+        wanted = 0 if spec.suspend and not working else asked
         if replicas(found) != wanted:
             yield Scale(found["metadata"]["name"], wanted, found["metadata"]["resourceVersion"])
 
