@@ -18,10 +18,10 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults bench lint types format lock clean
+.PHONY: help setup up demo test test-faults test-cluster bench lint types format crd lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -36,6 +36,9 @@ test: setup ## Run every test that needs no cluster and no Docker
 
 test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with a table of figures (5 to 8 minutes, Linux)
 	$(BIN)/pytest tests/faults
+
+test-cluster: setup ## Run the operator's tests against a real Kubernetes API server, from KUBEBUILDER_ASSETS
+	$(BIN)/pytest tests/cluster
 
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -53,6 +56,10 @@ types: setup ## Check the types, tests included
 format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+crd: setup ## Generate the CustomResourceDefinition and the operator's RBAC from the code
+	$(BIN)/python -m taskflow_operator.crd > charts/taskflow/files/crd.yaml
+	$(BIN)/python -m taskflow_operator.rbac > charts/taskflow/files/rbac.yaml
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
 	$(LOCK) --upgrade --extra embedded --extra operator --extra dev --output-file requirements/dev.txt

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from taskflow_operator.kinds import DEPLOYMENT, Body
 from taskflow_operator.names import selector, selector_text, worker_name
 from taskflow_operator.observed import Key, Observed, replicas, rolling_out
@@ -185,3 +187,16 @@ def _pods_wanted(observed: Observed) -> int:
 
 def _stamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def invalid_status(before: Status, metadata: Body, error: ValidationError, *, now: datetime) -> Status:
+    """Return the status of a cluster whose spec this version cannot read; what runs is left as it is."""
+    wrong = "; ".join(
+        f"spec.{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5]
+    )
+    generation = int(metadata.get("generation", 0))
+    said: list[Said] = [("Degraded", True, "InvalidSpec", wrong), ("Progressing", False, "InvalidSpec", wrong)]
+    changed = {kind for kind, *_ in said}
+    kept = [condition for condition in before.conditions if condition.type not in changed]
+    conditions = [*kept, *(_condition(before, item, generation, now) for item in said)]
+    return before.model_copy(update={"conditions": conditions, "phase": "Degraded", "observed_generation": generation})
