@@ -1,6 +1,7 @@
 """The Kubernetes API as the operator uses it: plain JSON over kubernetes.aio, bounded in time, with retries."""
 
 import asyncio
+import os
 import random
 from typing import Any
 
@@ -50,7 +51,10 @@ class KubernetesApi:
             kubernetes.aio.config.ConfigException: neither is there.
         """
         settings = Configuration()
-        await config.load_config(client_configuration=settings)
+        if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            await config.load_kube_config(client_configuration=settings)
         settings.connection_pool_maxsize = 32
         return cls(ApiClient(settings))
 

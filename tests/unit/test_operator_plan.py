@@ -11,7 +11,6 @@ from taskflow_operator.observed import Key, fingerprint, key_of
 from taskflow_operator.plan import Action, Apply, Delete, Scale
 from taskflow_operator.spec import Spec
 
-
 MANY = settings(max_examples=40)
 
 
