@@ -46,6 +46,7 @@ class Reason(StrEnum):
     FALLBACK = "Fallback"
     RECOVERING = "Recovering"
     VANISHED = "QueuesVanished"
+    FIXED = "FixedReplicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def desired_replicas(
 ) -> Decision:
     """Return the replica count the demand asks for, with the reason in words."""
     if overrides.suspend:
-        return Decision(0, 0, Reason.SUSPENDED, _words(demand, 0, "suspended"), history)
+        return Decision(0, 0, Reason.SUSPENDED, _words(demand, 0, "suspended"), history, active=False)
     if demand.error is not None:
         return _without_data(policy, demand, history, overrides)
     history, doubt = _believe(policy, demand, history, now)
