@@ -161,7 +161,12 @@ class Reconciler:
             scaler = self._scalers.get(name)
             if scaler is None:
                 scaler = self._scalers[name] = self._make_scaler(self.place, credentials.redis_url)
-            report = await scaler.tick(view, utc_now())
+            try:
+                report = await scaler.tick(view, utc_now())
+            except Exception as error:  # noqa: BLE001 - one pool must not keep the others, or the status, from going on
+                metrics.ERRORS.labels("scaling").inc()
+                log.warning("scaling.failed", namespace=self.place.namespace, pool=view.deployment, reason=str(error))
+                continue
             self._reports[name] = report
             metrics.count_report(self.place, name, report)
             said[name] = report.events

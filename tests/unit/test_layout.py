@@ -128,7 +128,7 @@ def test_a_lock_holds_hashes_and_no_address(lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("requirements/dev.txt", ["embedded", "dev"]), ("requirements/platform.txt", [])]
+    ("lock", "extras"), [("requirements/dev.txt", ["embedded", "operator", "dev"]), ("requirements/platform.txt", [])]
 )
 def test_a_lock_satisfies_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
     project = tomllib.loads(pyproject())["project"]
