@@ -54,9 +54,27 @@ class KubernetesApi:
         if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=settings)
         else:
-            await config.load_kube_config(client_configuration=settings)
+            # kubernetes reads KUBECONFIG when it is imported, which may be too early.
+            await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
         settings.connection_pool_maxsize = 32
         return cls(ApiClient(settings))
+
+    async def login(self) -> dict[str, Any]:
+        """Return what kopf needs to connect as this client does, the token as it is now."""
+        used = self._client.configuration
+        header = str((await used.auth_settings()).get("BearerToken", {}).get("value") or "")
+        scheme, _, token = header.rpartition(" ")
+        return {
+            "server": used.host,
+            "ca_path": used.ssl_ca_cert,
+            "insecure": not used.verify_ssl,
+            "username": used.username or None,
+            "password": used.password or None,
+            "scheme": scheme or None,
+            "token": token or None,
+            "certificate_path": used.cert_file,
+            "private_key_path": used.key_file,
+        }
 
     async def close(self) -> None:
         """Close the connections."""

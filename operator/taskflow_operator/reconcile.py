@@ -199,9 +199,10 @@ class Reconciler:
             try:
                 self._store.put(await self._api.apply(CLUSTER, manifest, sub="status"))
             except ApiFailure as failure:
-                if failure.status in {404, 409}:  # gone, or re-created under the same name
-                    raise Gone from failure
-                raise
+                if failure.status not in {404, 409}:
+                    raise
+                await self._confirm(body)  # gone, or made again under the same name
+                return
             metrics.WRITES.labels("status").inc()
         for event in news(body, before, status, messages or {}):
             await self._actor.tell(event)

@@ -78,12 +78,15 @@ class Watches:
     def registry(self) -> kopf.OperatorRegistry:
         """Return kopf's registry with our handlers in it."""
         registry = kopf.OperatorRegistry()
-        kopf.on.login(registry=registry, retries=5)(kopf.login_via_client)
+        kopf.on.login(registry=registry, retries=5)(self._login)
         for kind in WATCHED:
             kopf.on.event(kind.group, kind.api_version.rpartition("/")[2], kind.plural, registry=registry)(
                 self._handler(kind)
             )
         return registry
+
+    async def _login(self, **_: object) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(**await self._api.login())
 
     def _handler(self, kind: Kind) -> Callable[..., None]:
         def seen(*, body: kopf.Body, type: str | None, **_: object) -> None:  # noqa: A002 - kopf's name

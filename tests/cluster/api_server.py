@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -52,18 +53,20 @@ class ApiServer:
     def client(self, user: str = ADMIN) -> httpx2.Client:
         """Return an HTTP client of that user."""
         headers = {"Authorization": f"Bearer {self.tokens[user]}"}
-        return httpx2.Client(base_url=self.url, headers=headers, verify=_context(self.ca), timeout=20)
+        return httpx2.Client(
+            base_url=self.url, headers=headers, verify=ssl.create_default_context(cafile=str(self.ca)), timeout=20
+        )
+
+    def audited(self, user: str) -> list[dict[str, Any]]:
+        """Return what the API server wrote down about a user's requests."""
+        lines = (self.folder / "audit.log").read_text().splitlines()
+        entries = [json.loads(line) for line in lines if f'"username":"{user}"' in line]
+        return [entry for entry in entries if "objectRef" in entry]
 
     def kubectl(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run kubectl as the administrator."""
         command = [str(self.programs / "kubectl"), "--kubeconfig", str(self.kubeconfig()), *arguments]
         return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
-
-
-def _context(ca: Path) -> Any:
-    import ssl
-
-    return ssl.create_default_context(cafile=str(ca))
 
 
 def find_programs() -> Path:
@@ -88,6 +91,8 @@ def running_api_server(folder: Path, users: dict[str, str]) -> Iterator[ApiServe
     (folder / "tokens.csv").write_text(
         "".join(f'{tokens[user]},{user},{user},"{group}"\n' for user, group in users.items())
     )
+    policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"]}
+    (folder / "audit-policy.json").write_text(json.dumps(policy | {"rules": [{"level": "Metadata"}]}))
     authority = trustme.CA()
     certificate = authority.issue_cert("127.0.0.1", "localhost", "10.0.0.1")
     authority.cert_pem.write_to_path(str(folder / "ca.crt"))
@@ -133,6 +138,8 @@ def _command(programs: Path, folder: Path, etcd_url: str, port: int) -> list[str
         f"--service-account-key-file={folder / 'server.key'}",
         f"--service-account-signing-key-file={folder / 'server.key'}",
         "--profiling=false",
+        f"--audit-policy-file={folder / 'audit-policy.json'}",
+        f"--audit-log-path={folder / 'audit.log'}",
     ]
 
 
