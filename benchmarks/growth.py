@@ -21,7 +21,7 @@ from taskflow_core.tasks import TaskFilter
 
 BATCH = 50
 ROUNDS = 60
-OWNERS = 1000
+OWNERS = 100
 PAGE = 20
 
 # Finished tasks of a thousand owners; ids as UUIDv7 would be, one a millisecond, in the past.
