@@ -61,8 +61,11 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
-	$(LOCK) --upgrade --extra embedded --extra dev --output-file requirements/dev.txt
+	$(LOCK) --upgrade --extra embedded --extra operator --extra dev --output-file requirements/dev.txt
 	$(LOCK) --upgrade --output-file requirements/platform.txt --constraints requirements/dev.txt
+	$(LOCK) --upgrade --extra operator --output-file requirements/operator.txt --constraints requirements/dev.txt
+	echo 'hatchling>=1.27' | $(subst pyproject.toml,-,$(LOCK)) --upgrade --output-file requirements/build.txt \
+		--constraints requirements/dev.txt
 	$(BENCH_LOCK) --upgrade --output-file requirements/bench.txt
 
 clean: ## Remove what the commands made (.venv, caches, builds); keeps .taskflow, the platform's data
