@@ -18,7 +18,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults bench lint types format lock clean
+.PHONY: help setup up demo test test-faults bench lint types format openapi lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ types: setup ## Check the types, tests included
 format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+openapi: setup ## Write docs/openapi.json from the code
+	$(BIN)/python -m taskflow_api.document > docs/openapi.json
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
 	$(LOCK) --upgrade --extra embedded --extra dev --output-file requirements/dev.txt
