@@ -8,7 +8,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from taskflow_api.problems import MEDIA_TYPE
-from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
+from taskflow_api.schemas.admin import UserChangeBody
+from taskflow_api.schemas.api_keys import NewApiKeyBody
+from taskflow_api.schemas.auth import Credentials, PasswordChange, RefreshBody, Registration
 from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_api.schemas.schedules import NewScheduleBody
 from taskflow_api.schemas.tasks import BulkRetryBody, NewTaskBody
@@ -18,6 +20,9 @@ MODELS: tuple[type[BaseModel], ...] = (
     Registration,
     Credentials,
     RefreshBody,
+    PasswordChange,
+    NewApiKeyBody,
+    UserChangeBody,
     NewTaskBody,
     BulkRetryBody,
     NewScheduleBody,
