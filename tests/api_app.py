@@ -104,11 +104,11 @@ class Api:
         async with self.resources.sessions() as session:
             return (await session.execute(text(statement), parameters)).all()
 
-    async def until_blocked(self) -> None:
-        """Wait until a statement of this database waits for another transaction."""
+    async def until_blocked(self, *, many: int = 1) -> None:
+        """Wait until so many statements of this database wait for another transaction."""
 
         async def is_blocked() -> bool:
-            return (await self.fetch(BLOCKED))[0][0] > 0
+            return (await self.fetch(BLOCKED))[0][0] >= many
 
         await eventually_async(is_blocked)
 
