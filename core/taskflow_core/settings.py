@@ -154,6 +154,7 @@ class ApiSettings(Settings):
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
+    access_cache_s: float = Field(default=5.0, ge=0, le=60)
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
 
 
@@ -181,6 +182,7 @@ class SchedulerSettings(Settings):
     retain_completed_days: Days = 30
     retain_failed_days: Days = 90
     retain_canceled_days: Days = 30
+    retain_security_events_days: Days = 180
     archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
 
 

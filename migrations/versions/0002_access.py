@@ -20,7 +20,7 @@ CREATE TABLE api_keys (
   key_hash bytea NOT NULL UNIQUE CHECK (length(key_hash) = 32),
   scopes text[] NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
-  expires_at timestamptz,
+  expires_at timestamptz NOT NULL,
   last_used_at timestamptz,
   revoked_at timestamptz
 )
@@ -40,7 +40,9 @@ CREATE TABLE security_events (
 )
 """,
     "CREATE INDEX security_events_user ON security_events (user_id, id DESC)",
+    "CREATE INDEX security_events_kind ON security_events (kind, id DESC)",
     "CREATE INDEX security_events_created ON security_events USING brin (created_at)",
+    "CREATE INDEX refresh_tokens_unused ON refresh_tokens (user_id) WHERE used_at IS NULL AND revoked_at IS NULL",
 )
 
 
@@ -50,4 +52,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX refresh_tokens_unused")
     op.execute("DROP TABLE security_events, api_keys")
