@@ -18,6 +18,7 @@ from taskflow_core.identifiers import new_id, time_of
 from taskflow_core.lanes import CROWD, lane_of
 from taskflow_core.lifecycle import TaskStatus, advance
 from taskflow_core.models.tasks import Task, TaskAttempt
+from taskflow_core.versions import Expected, check_version
 
 COUNT_LIMIT = 10_000
 DEDUP_INDEX = "tasks_dedup"
@@ -178,14 +179,27 @@ async def list_numbered(
     return list((await session.execute(rows)).scalars()), (await session.execute(counted)).scalar_one()
 
 
-async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
+async def lock(session: AsyncSession, task_id: UUID, *, actor: Actor, expected: Expected = None) -> Task:
+    """Return one task that nobody else changes until the transaction ends.
+
+    Raises:
+        NotFound: no such task, or another owner's.
+        StaleVersion: its version is none of those `expected`.
+    """
+    task = await get(session, task_id, actor=actor, lock=True)
+    check_version(str(task.row_version), expected)
+    return task
+
+
+async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor, expected: Expected = None) -> Task:
     """Cancel a task that has not finished: PENDING becomes CANCELED, RUNNING is asked to stop.
 
     Raises:
         NotFound: no such task, or another owner's.
+        StaleVersion: its version is none of those `expected`.
         IllegalTransition: the task has finished.
     """
-    task = await get(session, task_id, actor=actor, lock=True)
+    task = await lock(session, task_id, actor=actor, expected=expected)
     advance(TaskStatus(task.status), TaskStatus.CANCELED)
     if task.status == TaskStatus.RUNNING:
         await _change(session, task, "task.cancel_requested", "cancel_requested_at = clock_timestamp()")
@@ -199,15 +213,16 @@ async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
     return task
 
 
-async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
+async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor, expected: Expected = None) -> Task:
     """Give a FAILED task a fresh set of attempts. After the commit the caller hands it to `queue.deliver`.
 
     Raises:
         NotFound: no such task, or another owner's.
+        StaleVersion: its version is none of those `expected`.
         IllegalTransition: the task is not FAILED.
         DuplicateTask: another unfinished task took its dedup_key meanwhile.
     """
-    task = await get(session, task_id, actor=actor, lock=True)
+    task = await lock(session, task_id, actor=actor, expected=expected)
     if task.status != TaskStatus.FAILED:
         raise IllegalTransition(f"only a FAILED task can be retried; this one is {task.status}")
     owner_id, type_, dedup_key = task.owner_id, task.type, task.dedup_key

@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskflow_api import cursors
 from taskflow_api.body import read
+from taskflow_api.conditions import IfMatch, IfNoneMatch, unchanged
 from taskflow_api.dependencies import CurrentActor, Opened, Session
 from taskflow_api.idempotency import REPLAYED, IdempotencyKey
 from taskflow_api.openapi import takes
@@ -98,23 +99,24 @@ async def bulk_retry(request: Request, opened: Opened, actor: CurrentActor, sess
 
 
 @router.get("/{task_id}", responses=ONE)
-async def get(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
-    """Return one task."""
-    return task_response(await tasks.get(session, task_id, actor=actor), now=utc_now())
+async def get(task_id: UUID, actor: CurrentActor, session: Session, known: IfNoneMatch) -> Response:
+    """Return one task, or 304 if the client holds this version of it."""
+    task = await tasks.get(session, task_id, actor=actor)
+    return unchanged(task.row_version, known) or task_response(task, now=utc_now())
 
 
 @router.post("/{task_id}:cancel", responses=ONE)
-async def cancel(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
+async def cancel(task_id: UUID, actor: CurrentActor, session: Session, expected: IfMatch) -> Response:
     """Cancel a task that waits; ask one that runs to stop (`cancel_requested`)."""
-    task = await tasks.cancel(session, task_id, actor=actor)
+    task = await tasks.cancel(session, task_id, actor=actor, expected=expected)
     await session.commit()
     return task_response(task, now=utc_now())
 
 
 @router.post("/{task_id}:retry", responses=ONE)
-async def retry(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+async def retry(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session, expected: IfMatch) -> Response:
     """Give a FAILED task a fresh set of attempts."""
-    task = await tasks.retry(session, task_id, actor=actor)
+    task = await tasks.retry(session, task_id, actor=actor, expected=expected)
     await session.commit()
     await opened.queue.deliver([task])
     return task_response(task, now=utc_now())

@@ -2,10 +2,19 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from taskflow_core.lifecycle import TaskStatus
 
@@ -22,11 +31,23 @@ def _without_repeats(tags: list[str]) -> list[str]:
     return list(dict.fromkeys(tags))
 
 
+def _one_start(delay_s: float, fields: ValidationInfo) -> float:
+    if fields.data.get("run_at") is not None:
+        raise ValueError("give run_at or delay_s, not both")
+    return delay_s
+
+
 Moment = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
 TypeName = Annotated[str, Field(pattern=TYPE_PATTERN)]
 QueueName = Annotated[str, Field(pattern=QUEUE_PATTERN)]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROLS)]
 ErrorCode = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_CONTROLS)]
+Title = Annotated[str, Field(max_length=200, pattern=NO_CONTROLS)]
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]
+MaxAttempts = Annotated[int, Field(ge=1, le=100, strict=True)]
+Timeout = Annotated[int, Field(ge=1, le=86_400, strict=True)]
+DedupKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_CONTROLS)]
+Delay = Annotated[float, Field(ge=0, le=MAX_DELAY_S, strict=True), AfterValidator(_one_start)]
 Tags = Annotated[list[Tag], Field(max_length=20), AfterValidator(_without_repeats)]
 
 
@@ -37,12 +58,12 @@ class TaskTemplate(BaseModel):
 
     type: str = Field(max_length=64, examples=["EMAIL"])
     payload: dict[str, Any]
-    title: str = Field(default="", max_length=200, pattern=NO_CONTROLS)
+    title: Title = ""
     queue: QueueName = "default"
-    priority: int = Field(default=0, ge=-100, le=100, strict=True)
-    max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
-    timeout_s: int | None = Field(default=None, ge=1, le=86_400, strict=True)
-    dedup_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=NO_CONTROLS)
+    priority: Priority = 0
+    max_attempts: MaxAttempts = 3
+    timeout_s: Timeout | None = None
+    dedup_key: DedupKey | None = None
     tags: Tags = []
 
 
@@ -50,14 +71,46 @@ class NewTaskBody(TaskTemplate):
     """POST /tasks: what the task is made of, and when it starts."""
 
     run_at: Moment | None = None
-    delay_s: float | None = Field(default=None, ge=0, le=MAX_DELAY_S, strict=True)
+    delay_s: Delay | None = None
 
-    @field_validator("delay_s")
+
+class Changes(BaseModel):
+    """Fields of a task that may be given anew; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Title = ""
+    tags: Tags = []
+    queue: QueueName = "default"
+    priority: Priority = 0
+    max_attempts: MaxAttempts = 3
+    timeout_s: Timeout = 300
+    run_at: Moment | None = None
+    delay_s: Delay | None = None
+
+
+class TaskEdit(Changes):
+    """PATCH /tasks/{id}: `title` and `tags` at any time, the rest while the task is PENDING."""
+
+    @field_validator("run_at", "delay_s", mode="before")
     @classmethod
-    def _one_start(cls, delay_s: float | None, fields: ValidationInfo) -> float | None:
-        if delay_s is not None and fields.data.get("run_at") is not None:
-            raise ValueError("give run_at or delay_s, not both")
-        return delay_s
+    def _some_time(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("leave it out, or give a value")
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"give at least one of: {', '.join(type(self).model_fields)}")
+        return self
+
+
+class CloneBody(Changes):
+    """POST /tasks/{id}:clone: what the copy has of its own. It starts at once, and takes no dedup_key along."""
+
+    payload: dict[str, Any] = {}
+    dedup_key: DedupKey | None = None
 
 
 class ListQuery(BaseModel):
