@@ -18,7 +18,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults bench lint types format lock clean
+.PHONY: help setup up demo test test-faults bench soak lint types format lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: setup ## Measure throughput, latency, memory and growth beside the peers;
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python benchmarks/run.py --peers $(PEERS)/bin
+
+soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
+	$(BIN)/python benchmarks/soak.py
 
 lint: setup ## Check style, formatting and the directions of imports
 	$(BIN)/ruff check .
