@@ -11,7 +11,7 @@ from taskflow_api.problems import MEDIA_TYPE
 from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
 from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_api.schemas.schedules import NewScheduleBody
-from taskflow_api.schemas.tasks import BulkRetryBody, CloneBody, NewTaskBody, TaskEdit
+from taskflow_api.schemas.tasks import BulkCancelBody, BulkRetryBody, CloneBody, NewTaskBody, TaskEdit
 
 REF = "#/components/schemas/{model}"
 MODELS: tuple[type[BaseModel], ...] = (
@@ -21,6 +21,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     NewTaskBody,
     TaskEdit,
     CloneBody,
+    BulkCancelBody,
     BulkRetryBody,
     NewScheduleBody,
     ProblemDocument,

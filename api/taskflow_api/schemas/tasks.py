@@ -2,13 +2,14 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -17,6 +18,7 @@ from pydantic import (
 )
 
 from taskflow_core.lifecycle import TaskStatus
+from taskflow_core.listing import Order
 
 TYPE_PATTERN = r"^[A-Z0-9_]{1,64}$"
 QUEUE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
@@ -47,6 +49,7 @@ Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]
 MaxAttempts = Annotated[int, Field(ge=1, le=100, strict=True)]
 Timeout = Annotated[int, Field(ge=1, le=86_400, strict=True)]
 DedupKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_CONTROLS)]
+Words = Annotated[str, Field(min_length=1, max_length=100, pattern=NO_CONTROLS)]
 Delay = Annotated[float, Field(ge=0, le=MAX_DELAY_S, strict=True), AfterValidator(_one_start)]
 Tags = Annotated[list[Tag], Field(max_length=20), AfterValidator(_without_repeats)]
 
@@ -113,47 +116,84 @@ class CloneBody(Changes):
     dedup_key: DedupKey | None = None
 
 
-class ListQuery(BaseModel):
-    """GET /tasks: a filter, and either a cursor or a page number."""
+def _several(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Types = Annotated[list[TypeName], BeforeValidator(_several), Field(max_length=20)]
+
+
+class Filter(BaseModel):
+    """Which tasks are meant: all that match everything given; of several types, any."""
 
     model_config = ConfigDict(extra="forbid")
+
+    type: Types = []
+    queue: QueueName | None = None
+    tag: Tag | None = None
+    q: Words | None = None
+    created_from: Moment | None = None
+    created_to: Moment | None = None
+    owner_id: UUID | None = None
+    schedule_id: UUID | None = None
+    batch_id: UUID | None = None
+    error_code: ErrorCode | None = None
+
+
+class Counting(StrEnum):
+    """How `total` is made."""
+
+    EXACT = "exact"
+    ESTIMATE = "estimate"
+
+
+class ListQuery(Filter):
+    """GET /tasks: a filter, and either a cursor or a page number.
+
+    `q` is the beginning of an id (8 or more of its characters), or words in the title, dedup_key or error.
+    """
 
     limit: int = Field(default=20, ge=1, le=100)
     cursor: str | None = Field(default=None, max_length=200)
     page: int | None = Field(default=None, ge=1, le=MAX_ROWS)
-    status: TaskStatus | None = None
-    type: TypeName | None = None
-    queue: QueueName | None = None
-    tag: Tag | None = None
-    created_from: Moment | None = None
-    created_to: Moment | None = None
-    owner_id: UUID | None = None
-    schedule_id: UUID | None = None
-    error_code: ErrorCode | None = None
-
-
-class FailedFilter(BaseModel):
-    """Which FAILED tasks are meant: all that match everything given."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: TypeName | None = None
-    queue: QueueName | None = None
-    tag: Tag | None = None
-    created_from: Moment | None = None
-    created_to: Moment | None = None
-    owner_id: UUID | None = None
-    schedule_id: UUID | None = None
-    error_code: ErrorCode | None = None
+    order: Order = Order.NEWEST
+    count: Counting | None = None
+    status: Annotated[list[TaskStatus], Field(max_length=len(TaskStatus))] = []
+    finished_from: Moment | None = None
+    finished_to: Moment | None = None
 
 
 class BulkRetryBody(BaseModel):
-    """POST /tasks:bulkRetry; `expected_count` is how many tasks were seen to match."""
+    """POST /tasks:bulkRetry; `expected_count` is how many FAILED tasks were seen to match."""
 
     model_config = ConfigDict(extra="forbid")
 
-    filter: FailedFilter
+    filter: Filter
     expected_count: int = Field(ge=1, le=MAX_ROWS, strict=True)
+
+
+class UnfinishedFilter(Filter):
+    """Which unfinished tasks are meant: those that wait, those that run, or both."""
+
+    status: Annotated[
+        list[Literal[TaskStatus.PENDING, TaskStatus.RUNNING]], BeforeValidator(_several), Field(max_length=2)
+    ] = []
+
+
+class BulkCancelBody(BaseModel):
+    """POST /tasks:bulkCancel; `expected_count` is how many unfinished tasks were seen to match."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: UnfinishedFilter
+    expected_count: int = Field(ge=1, le=MAX_ROWS, strict=True)
+
+
+class BulkCancelResult(BaseModel):
+    """How many tasks are CANCELED, and how many run and were asked to stop."""
+
+    canceled: int
+    asked: int
 
 
 class BulkRetryResult(BaseModel):
@@ -207,11 +247,12 @@ class TaskResource(BaseModel):
 
 
 class TaskList(BaseModel):
-    """A page of tasks, newest first; `total` and `page` with page numbers only, counted up to 10,000."""
+    """A page of tasks. `total` is counted up to 10,000 (`at_least`) or estimated, where `count` or `page` asked."""
 
     items: list[TaskResource]
     next_cursor: str | None
     total: int | None
+    total_kind: Literal["exact", "at_least", "estimate"] | None
     page: int | None
     limit: int
 
