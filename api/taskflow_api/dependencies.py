@@ -13,6 +13,7 @@ from sqlmodel import col
 from starlette.requests import Request
 
 from taskflow_api.metrics import Metrics
+from taskflow_api.recent import Recent
 from taskflow_api.throttle import LoginThrottle
 from taskflow_core.actors import Actor
 from taskflow_core.database import Sessions
@@ -41,6 +42,7 @@ class Resources:
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
+    recent: Recent
     revisions: list[str]
 
 

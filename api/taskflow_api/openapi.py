@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from taskflow_api.problems import MEDIA_TYPE
 from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
 from taskflow_api.schemas.problems import ProblemDocument
-from taskflow_api.schemas.schedules import NewScheduleBody
+from taskflow_api.schemas.schedules import NewScheduleBody, ScheduleEdit
 from taskflow_api.schemas.tasks import BulkCancelBody, BulkRetryBody, CloneBody, NewTaskBody, TaskEdit
 
 REF = "#/components/schemas/{model}"
@@ -24,6 +24,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     BulkCancelBody,
     BulkRetryBody,
     NewScheduleBody,
+    ScheduleEdit,
     ProblemDocument,
 )
 PROBLEMS: dict[int | str, dict[str, Any]] = {
