@@ -12,6 +12,7 @@ TaskFlowError
 │   ├── AlreadyRegistered    the email address has an account
 │   ├── LastAdmin            nobody would be left to manage accounts
 │   └── IdempotencyConflict  the same Idempotency-Key is in flight
+├── StaleVersion             a change was made for a version that is no longer the current one
 ├── BadJson                  the body is not JSON
 ├── WrongMediaType           the body is of another kind than the one that is read here
 ├── Invalid                  the request cannot be understood, each field named
@@ -116,6 +117,12 @@ class IdempotencyConflict(Conflict):
     """A request with the same Idempotency-Key is still being answered."""
 
     code = "idempotency_conflict"
+
+
+class StaleVersion(TaskFlowError):
+    """A change names versions (If-Match), and the thing has moved on since."""
+
+    code = "stale_version"
 
 
 class BadJson(TaskFlowError):
