@@ -12,6 +12,7 @@ from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
 from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_api.schemas.schedules import NewScheduleBody
 from taskflow_api.schemas.tasks import BulkRetryBody, NewTaskBody
+from taskflow_api.schemas.webhooks import NewWebhookBody, WebhookPatch
 
 REF = "#/components/schemas/{model}"
 MODELS: tuple[type[BaseModel], ...] = (
@@ -21,6 +22,8 @@ MODELS: tuple[type[BaseModel], ...] = (
     NewTaskBody,
     BulkRetryBody,
     NewScheduleBody,
+    NewWebhookBody,
+    WebhookPatch,
     ProblemDocument,
 )
 PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -1,6 +1,5 @@
 """The guarded HTTP client against real servers on this machine."""
 
-import asyncio
 import gzip
 import socket
 import ssl
@@ -101,10 +100,10 @@ async def test_a_name_is_resolved_once_and_keeps_its_place_in_host_and_certifica
     authority.configure_trust(client_tls)
     answers = ["127.0.0.1", "10.0.0.1"]  # the second is what a rebinding name server would say
 
-    async def resolve(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    def resolve(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with serving(lambda _: Answer(200, b"hi"), tls=server_tls) as server:
         fetched = await get(f"https://service.test:{server.port}/", ssl_context=client_tls)
         assert fetched.body == b"hi"
