@@ -76,14 +76,14 @@ class Bounds:
     host: int = 8
 
 
-LAST_ID = text("SELECT last_value FROM task_events_id_seq")
+LAST_ID = text("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM task_events_id_seq")
 WRITERS = text("""
 SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = 'task_events'::regclass
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
 """)
 START = text("""
-INSERT INTO platform_state (key, value) SELECT :key, last_value::text FROM task_events_id_seq ON CONFLICT DO NOTHING
+INSERT INTO platform_state (key, value) VALUES (:key, :upto) ON CONFLICT DO NOTHING
 """)
 LOCK_CURSOR = text("SELECT value FROM platform_state WHERE key = :key FOR UPDATE SKIP LOCKED")
 MOVE_CURSOR = text("UPDATE platform_state SET value = :value, updated_at = clock_timestamp() WHERE key = :key")
@@ -188,7 +188,7 @@ async def has_settled(session: AsyncSession, seen: Horizon) -> bool:
 
 async def fan_out(session: AsyncSession, *, upto: int) -> FannedOut:
     """Make the deliveries of the next batch of events up to that id, once each; nothing while another does it."""
-    await session.execute(START, {"key": CURSOR})
+    await session.execute(START, {"key": CURSOR, "upto": str(upto)})
     value = (await session.execute(LOCK_CURSOR, {"key": CURSOR})).scalar_one_or_none()
     if value is None or int(value) >= upto:
         return FannedOut(0)

@@ -1,10 +1,8 @@
-"""Use-cases of webhooks: endpoints that want events, and what was sent to them. None commits; the caller does."""
+"""Use-cases of webhooks, endpoints that want events. None commits; the caller does."""
 
-import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from ipaddress import IPv4Address, ip_address
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,19 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from taskflow_core.actors import Actor
-from taskflow_core.addresses import Address, AllowList, canonical_host
-from taskflow_core.errors import Conflict, FieldProblem, Forbidden, Invalid, NotFound, TooMany
-from taskflow_core.fetch import FetchRefused, checked_url
+from taskflow_core.errors import Forbidden, NotFound, TooMany
 from taskflow_core.identifiers import new_id
 from taskflow_core.models.access import SecurityEvent
-from taskflow_core.models.columns import Json
 from taskflow_core.models.runtime import WebhookDelivery, WebhookEndpoint
 from taskflow_core.sealing import Sealer
 from taskflow_core.signatures import new_secret
+from taskflow_core.webhook_urls import UrlRules
 
 GIVE_UP = timedelta(hours=24)
 BOTH_SECRETS = timedelta(hours=24)
-TEST_KIND = "webhook.test"
 MAX_REASON = 500
 
 
@@ -47,14 +42,6 @@ class EventKind(StrEnum):
     RETRIED_BY_HAND = "task.retried_by_hand"
 
 
-class DeliveryState(StrEnum):
-    """Where a delivery is: on its way (or waiting for another attempt), arrived, or given up."""
-
-    WAITING = "WAITING"
-    DELIVERED = "DELIVERED"
-    FAILED = "FAILED"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewWebhook:
     """A request for a webhook. Empty `types` and `queues` mean any."""
@@ -65,43 +52,10 @@ class NewWebhook:
     queues: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class UrlRules:
-    """Which URLs a webhook may have: what the operator opened beside the Internet, and whether http is enough."""
-
-    allow: AllowList
-    allow_http: bool
-
-    def check(self, url: str) -> str:
-        """Return the URL as it will be called. What its name resolves to is checked at each delivery.
-
-        Raises:
-            Invalid: it cannot be called, is http, or names a private address; names the field.
-        """
-        try:
-            parsed = checked_url(url)
-        except FetchRefused as error:
-            raise _bad_url(str(error)) from None
-        if parsed.scheme == "http" and not self.allow_http:
-            raise _bad_url("the URL must start with https://")
-        port = parsed.port or (443 if parsed.scheme == "https" else 80)
-        address = _literal(canonical_host(parsed.host))
-        if address is not None and not self.allow.admits(parsed.host, port, address):
-            raise _bad_url("the URL names an address that is not public; use the name of a public host")
-        return str(parsed)
-
-
 class Page(NamedTuple):
     """Webhooks, newest first, and the id after which the next page starts (None at the end)."""
 
     webhooks: list[WebhookEndpoint]
-    next_after: UUID | None
-
-
-class DeliveryPage(NamedTuple):
-    """Deliveries, newest first, and the id after which the next page starts (None at the end)."""
-
-    deliveries: list[WebhookDelivery]
     next_after: UUID | None
 
 
@@ -265,118 +219,6 @@ async def remove(session: AsyncSession, webhook_id: UUID, *, actor: Actor) -> No
     gone = delete(WebhookEndpoint).where(col(WebhookEndpoint.id) == webhook_id, *_reach(actor))
     if (await session.execute(gone.returning(col(WebhookEndpoint.id)))).scalar_one_or_none() is None:
         raise _none(webhook_id)
-
-
-async def test(session: AsyncSession, webhook_id: UUID, *, actor: Actor) -> WebhookDelivery:
-    """Send a webhook an event of the kind "webhook.test", now and like any other.
-
-    Raises:
-        NotFound: no such webhook, or another owner's.
-        Conflict: it is disabled.
-    """
-    webhook = await get(session, webhook_id, actor=actor)
-    _require_enabled(webhook)
-    now = await _now(session)
-    body: Json = {"type": TEST_KIND, "timestamp": now.isoformat(), "data": {"webhook_id": str(webhook_id)}}
-    delivery = WebhookDelivery(
-        id=new_id(),
-        endpoint_id=webhook_id,
-        kind=TEST_KIND,
-        body=body,
-        next_attempt_at=now,
-        gives_up_at=now + GIVE_UP,
-    )
-    session.add(delivery)
-    await session.flush()
-    await session.refresh(delivery)
-    return delivery
-
-
-async def deliveries_after(
-    session: AsyncSession,
-    webhook_id: UUID,
-    *,
-    actor: Actor,
-    limit: int,
-    after: UUID | None,
-    state: DeliveryState | None = None,
-) -> DeliveryPage:
-    """Return a page of a webhook's deliveries that come after the given id (newest first).
-
-    Raises:
-        NotFound: no such webhook, or another owner's.
-    """
-    await get(session, webhook_id, actor=actor)
-    statement = select(WebhookDelivery).where(col(WebhookDelivery.endpoint_id) == webhook_id, *_in_state(state))
-    if after is not None:
-        statement = statement.where(col(WebhookDelivery.id) < after)
-    statement = statement.order_by(col(WebhookDelivery.id).desc()).limit(limit + 1)
-    found = list((await session.execute(statement)).scalars())
-    return DeliveryPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
-
-
-async def redeliver(session: AsyncSession, webhook_id: UUID, delivery_id: UUID, *, actor: Actor) -> WebhookDelivery:
-    """Send a delivery again, under the same webhook-id, with a fresh day of attempts.
-
-    Raises:
-        NotFound: no such webhook or delivery, or another owner's.
-        Conflict: the webhook is disabled, or the delivery is still on its way.
-    """
-    _require_enabled(await get(session, webhook_id, actor=actor))
-    statement = select(WebhookDelivery).where(
-        col(WebhookDelivery.id) == delivery_id, col(WebhookDelivery.endpoint_id) == webhook_id
-    )
-    delivery = (await session.execute(statement.with_for_update())).scalar_one_or_none()
-    if delivery is None:
-        raise NotFound(f"there is no delivery {delivery_id} of this webhook")
-    if delivery.next_attempt_at is not None:
-        raise Conflict("this delivery is still on its way; wait until it is DELIVERED or FAILED")
-    now = await _now(session)
-    delivery.next_attempt_at, delivery.gives_up_at, delivery.delivered_at = now, now + GIVE_UP, None
-    return delivery
-
-
-def state_of(delivery: WebhookDelivery) -> DeliveryState:
-    """Return where the delivery is."""
-    if delivery.next_attempt_at is not None:
-        return DeliveryState.WAITING
-    return DeliveryState.FAILED if delivery.delivered_at is None else DeliveryState.DELIVERED
-
-
-def _in_state(state: DeliveryState | None) -> list[ColumnElement[bool]]:
-    ended = col(WebhookDelivery.next_attempt_at).is_(None)
-    match state:
-        case None:
-            return []
-        case DeliveryState.WAITING:
-            return [col(WebhookDelivery.next_attempt_at).is_not(None)]
-        case DeliveryState.DELIVERED:
-            return [ended, col(WebhookDelivery.delivered_at).is_not(None)]
-        case DeliveryState.FAILED:
-            return [ended, col(WebhookDelivery.delivered_at).is_(None)]
-
-
-def _literal(host: str) -> Address | None:
-    """Return the address that a host is written as, in any form that a resolver reads, or None for a name."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return IPv4Address("127.0.0.1")
-    try:
-        return ip_address(host)
-    except ValueError:
-        pass
-    try:
-        return IPv4Address(socket.inet_aton(host))  # 127.1, 0x7f000001, 2130706433
-    except OSError:
-        return None
-
-
-def _bad_url(why: str) -> Invalid:
-    return Invalid("the webhook's URL may not be called", [FieldProblem("url", why)])
-
-
-def _require_enabled(webhook: WebhookEndpoint) -> None:
-    if webhook.disabled_at is not None:
-        raise Conflict("this webhook is disabled; enable it first")
 
 
 async def _now(session: AsyncSession) -> datetime:

@@ -11,7 +11,8 @@ from taskflow_core.deliveries import BACKOFF_BASE_S, BACKOFF_CAP_S, Candidate, b
 from taskflow_core.errors import Invalid
 from taskflow_core.sealing import CannotUnseal, Sealer
 from taskflow_core.signatures import BadSignature, new_secret, sign, verify
-from taskflow_core.webhooks import GIVE_UP, UrlRules
+from taskflow_core.webhook_urls import UrlRules
+from taskflow_core.webhooks import GIVE_UP
 
 OLD, NEW = b"o" * 32, b"n" * 32
 BODY = b'{"test": 2432232314}'
@@ -125,7 +126,8 @@ REFUSED = [
     "https://localhost/", "https://LOCALHOST./", "https://a.localhost/", "https://[::1]/", "https://[::ffff:10.0.0.1]/",
     "https://[::]/", "https://0/", "https://10.1.2.3:8443/", "https://169.254.169.254/", "https://[fd00:ec2::254]/",
     "https://100.64.0.1/", "https://[64:ff9b::a00:1]/", "https://127。0。0。1/", "https://①②⑦.0.0.1/", "https://a b/",
-    "https://example.com:99999/", "https://example.com:x/", "https://[::1", "https://example.com:0/", "https://[fe80::1%25eth0]/", "https://a%2eb/",
+    "https://example.com:99999/", "https://example.com:x/", "https://[::1",
+    "https://example.com:0/", "https://[fe80::1%25eth0]/", "https://a%2eb/",
 ]  # fmt: skip
 
 

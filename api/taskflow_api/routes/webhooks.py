@@ -22,12 +22,13 @@ from taskflow_api.schemas.webhooks import (
     WebhookResource,
     WebhookWithSecret,
 )
-from taskflow_core import webhooks
+from taskflow_core import delivery_log, webhooks
 from taskflow_core.addresses import AllowList
 from taskflow_core.errors import NotConfigured
 from taskflow_core.models.runtime import WebhookDelivery, WebhookEndpoint
 from taskflow_core.sealing import Sealer, sealer_of
-from taskflow_core.webhooks import NewWebhook, UrlRules
+from taskflow_core.webhook_urls import UrlRules
+from taskflow_core.webhooks import NewWebhook
 
 PREFIX = "/api/v1/webhooks"
 RETRY_S = 3600
@@ -133,7 +134,7 @@ async def disable_webhook(webhook_id: UUID, actor: CurrentActor, session: Sessio
 @router.post("/{webhook_id}:test", status_code=202, responses=SENT)
 async def test_webhook(webhook_id: UUID, actor: CurrentActor, session: Session) -> Response:
     """Send an event of the kind "webhook.test"; the delivery tells what became of it."""
-    delivery = await webhooks.test(session, webhook_id, actor=actor)
+    delivery = await delivery_log.test(session, webhook_id, actor=actor)
     await session.commit()
     return respond(_delivery(delivery), status=202)
 
@@ -143,7 +144,7 @@ async def list_webhook_deliveries(
     webhook_id: UUID, query: Annotated[DeliveryListQuery, Query()], actor: CurrentActor, session: Session
 ) -> Response:
     """Return a page of what was sent or waits to be, newest first."""
-    page = await webhooks.deliveries_after(
+    page = await delivery_log.deliveries_after(
         session, webhook_id, actor=actor, limit=query.limit, after=query.cursor, state=query.state
     )
     return respond({"items": [_delivery(one) for one in page.deliveries], "next_cursor": page.next_after})
@@ -152,7 +153,7 @@ async def list_webhook_deliveries(
 @router.post("/{webhook_id}/deliveries/{delivery_id}:redeliver", status_code=202, responses=SENT)
 async def redeliver_webhook(webhook_id: UUID, delivery_id: UUID, actor: CurrentActor, session: Session) -> Response:
     """Send a delivery again, under the same webhook-id."""
-    delivery = await webhooks.redeliver(session, webhook_id, delivery_id, actor=actor)
+    delivery = await delivery_log.redeliver(session, webhook_id, delivery_id, actor=actor)
     await session.commit()
     return respond(_delivery(delivery), status=202)
 
@@ -181,7 +182,7 @@ def _delivery(delivery: WebhookDelivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "webhook_id": delivery.endpoint_id,
-        "state": webhooks.state_of(delivery),
+        "state": delivery_log.state_of(delivery),
         "kind": delivery.kind,
         "task_id": delivery.task_id,
         "attempts": delivery.attempt,

@@ -7,7 +7,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from taskflow_api.schemas.tasks import NO_CONTROLS, QueueName, TypeName
-from taskflow_core.webhooks import DeliveryState, EventKind
+from taskflow_core.delivery_log import DeliveryState
+from taskflow_core.webhooks import EventKind
 
 
 def _without_repeats(items: list[Any]) -> list[Any]:
