@@ -20,7 +20,7 @@ from taskflow_core.database import dumps
 from taskflow_core.sealing import Sealer
 from taskflow_core.webhooks import GIVE_UP, give_up
 
-CURSOR = "webhooks_cursor"
+CURSOR = "webhooks_cursor"  # made by the migration, at the last event of then
 EVENTS_A_BATCH = 2000
 MAX_WAITING = 100_000  # deliveries of one endpoint
 LEASE = timedelta(seconds=60)  # longer than an attempt may take
@@ -81,9 +81,6 @@ WRITERS = text("""
 SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND relation = 'task_events'::regclass
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND mode = 'RowExclusiveLock' AND granted AND pid IS DISTINCT FROM pg_backend_pid()
-""")
-START = text("""
-INSERT INTO platform_state (key, value) VALUES (:key, :upto) ON CONFLICT DO NOTHING
 """)
 LOCK_CURSOR = text("SELECT value FROM platform_state WHERE key = :key FOR UPDATE SKIP LOCKED")
 MOVE_CURSOR = text("UPDATE platform_state SET value = :value, updated_at = clock_timestamp() WHERE key = :key")
@@ -188,7 +185,6 @@ async def has_settled(session: AsyncSession, seen: Horizon) -> bool:
 
 async def fan_out(session: AsyncSession, *, upto: int) -> FannedOut:
     """Make the deliveries of the next batch of events up to that id, once each; nothing while another does it."""
-    await session.execute(START, {"key": CURSOR, "upto": str(upto)})
     value = (await session.execute(LOCK_CURSOR, {"key": CURSOR})).scalar_one_or_none()
     if value is None or int(value) >= upto:
         return FannedOut(0)

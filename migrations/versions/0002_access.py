@@ -66,8 +66,13 @@ CREATE UNIQUE INDEX webhook_deliveries_event ON webhook_deliveries (endpoint_id,
   WHERE event_id IS NOT NULL
 """,
     "CREATE INDEX webhook_deliveries_newest ON webhook_deliveries (endpoint_id, id DESC)",
+    """
+INSERT INTO platform_state (key, value)
+  SELECT 'webhooks_cursor', (CASE WHEN is_called THEN last_value ELSE 0 END)::text FROM task_events_id_seq
+""",
 )
 UNDO = (
+    "DELETE FROM platform_state WHERE key = 'webhooks_cursor'",
     "DELETE FROM webhook_deliveries WHERE task_id IS NULL",
     "DROP INDEX webhook_deliveries_waiting, webhook_deliveries_event, webhook_deliveries_newest",
     """
