@@ -98,7 +98,7 @@ SELECT overlay(gen_random_uuid()::text PLACING substr(ms, 1, 8) || '-' || substr
       THEN jsonb_build_object('code', e.data -> 'code', 'message', e.data -> 'message') END)),
   clock_timestamp(), clock_timestamp() + CAST(:give_up AS interval)
 FROM task_events e
-JOIN webhook_endpoints h ON h.owner_id = e.owner_id AND h.disabled_at IS NULL AND e.created_at >= h.created_at
+JOIN webhook_endpoints h ON h.owner_id = e.owner_id AND h.disabled_at IS NULL AND e.created_at >= h.enabled_at
   AND (e.kind = ANY(h.kinds) OR 'task.*' = ANY(h.kinds))
 JOIN users u ON u.id = h.owner_id AND u.disabled_at IS NULL
 JOIN tasks t ON t.id = e.task_id AND (h.types = '{}' OR t.type = ANY(h.types))

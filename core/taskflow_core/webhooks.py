@@ -171,7 +171,7 @@ async def enable(session: AsyncSession, webhook_id: UUID, *, actor: Actor) -> We
     webhook = await get(session, webhook_id, actor=actor, lock=True)
     if webhook.disabled_at is not None:
         webhook.disabled_at = webhook.disabled_reason = webhook.first_failure_at = None
-        webhook.updated_at = await _now(session)
+        webhook.enabled_at = webhook.updated_at = await _now(session)
     return webhook
 
 

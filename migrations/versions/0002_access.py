@@ -48,6 +48,7 @@ ALTER TABLE webhook_endpoints
   ADD COLUMN previous_secret bytea,
   ADD COLUMN previous_secret_expires_at timestamptz,
   ADD COLUMN first_failure_at timestamptz,
+  ADD COLUMN enabled_at timestamptz NOT NULL DEFAULT now(),
   ADD COLUMN disabled_reason text,
   ADD COLUMN updated_at timestamptz NOT NULL DEFAULT now()
 """,
@@ -80,8 +81,8 @@ ALTER TABLE webhook_deliveries ALTER COLUMN task_id SET NOT NULL, DROP COLUMN ev
 """,
     """
 ALTER TABLE webhook_endpoints DROP COLUMN types, DROP COLUMN queues, DROP COLUMN previous_secret,
-  DROP COLUMN previous_secret_expires_at, DROP COLUMN first_failure_at, DROP COLUMN disabled_reason,
-  DROP COLUMN updated_at
+  DROP COLUMN previous_secret_expires_at, DROP COLUMN first_failure_at, DROP COLUMN enabled_at,
+  DROP COLUMN disabled_reason, DROP COLUMN updated_at
 """,
     "DROP TABLE security_events, api_keys",
 )

@@ -72,7 +72,7 @@ class WebhookEndpoint(SQLModel, table=True):
     """An address that wants events; `secret` is encrypted by the application before it is stored.
 
     `previous_secret` signs too until it expires. `disabled_reason` is null when a person disabled it.
-    `first_failure_at` is null once a delivery has succeeded.
+    `first_failure_at` is null once a delivery has succeeded. Events before `enabled_at` are not for it.
     """
 
     __tablename__ = "webhook_endpoints"
@@ -87,6 +87,7 @@ class WebhookEndpoint(SQLModel, table=True):
     previous_secret: bytes | None = Field(default=None, sa_type=LargeBinary)
     previous_secret_expires_at: datetime | None = time_field()
     first_failure_at: datetime | None = time_field()
+    enabled_at: datetime = now_field()
     disabled_at: datetime | None = time_field()
     disabled_reason: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = now_field()
