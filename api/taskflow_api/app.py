@@ -30,6 +30,7 @@ from taskflow_api.routes import (
     stats,
     task_types,
     tasks,
+    webhooks,
     workers,
 )
 from taskflow_api.throttle import LoginThrottle
@@ -48,7 +49,7 @@ from taskflow_core.tokens import AccessTokens
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
 RECENT_S = 2.0
-ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, queues, workers, stats, health)
+ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

@@ -22,6 +22,7 @@ TaskFlowError
 ├── TooLarge                 a payload or body is over its bound
 ├── TooMany                  a quota or a rate is exhausted
 └── Unavailable              a dependency is away; come back later
+    └── NotConfigured        the operator has not set this up
 """
 
 from collections.abc import Sequence
@@ -189,3 +190,9 @@ class Unavailable(TaskFlowError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotConfigured(Unavailable):
+    """What was asked for needs a setting that this platform does not have."""
+
+    code = "not_configured"

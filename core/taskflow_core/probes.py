@@ -20,6 +20,10 @@ class Pulse:
         self._bounds_s = bounds_s
         self._beats = dict.fromkeys(bounds_s, time.monotonic())
 
+    def watch(self, loop: str, bound_s: float) -> None:
+        """Watch one more loop."""
+        self._bounds_s[loop], self._beats[loop] = bound_s, time.monotonic()
+
     def beat(self, loop: str) -> None:
         """Say that the loop moves."""
         self._beats[loop] = time.monotonic()
