@@ -99,8 +99,9 @@ class AsyncConnection:
             deadline.check()
 
     async def _opened(self, call: Call[Any], reader: Reader, deadline: waiting.Deadline) -> AsyncIterator[bytes]:
-        reply = await self._carry_out(http.streaming(call, reader, left_s=deadline.left_s), stream=True)
-        call.result(self.url, reply)
+        opening = http.streaming(call, reader, left_s=deadline.left_s)
+        reply = await self._carry_out(opening, stream=True)
+        opening.result(self.url, reply)
         reader.connected(reply.status)
         try:
             if reply.status != httpx2.codes.NO_CONTENT:

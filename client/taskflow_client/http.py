@@ -1,11 +1,12 @@
 """What both clients do alike with the HTTP library: addresses, timeouts, and what a failure means."""
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import httpx2
 
-from taskflow_client.call import Call, Reply
+from taskflow_client.call import Call, Reply, raw
 from taskflow_client.errors import UnexpectedAnswer
 from taskflow_client.exchange import Lost, Policy, Send
 from taskflow_client.stream import SILENCE_S, Reader
@@ -42,9 +43,7 @@ def streaming(call: Call[Any], reader: Reader, *, left_s: float) -> Call[Any]:
     """Return the call that opens a stream, or opens it again where it was cut."""
     last = {"Last_Event_ID": reader.last_id} if reader.last_id else {}
     made = call.with_headers(Accept=EVENT_STREAM, **last)
-    return Call(
-        made.method, made.path, made.parse, query=made.query, headers=made.headers, timeout_s=min(SILENCE_S, left_s)
-    )
+    return replace(made, parse=raw, timeout_s=min(SILENCE_S, left_s))
 
 
 def check_stream(reply: Reply, url: str) -> None:

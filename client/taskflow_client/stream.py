@@ -51,7 +51,7 @@ class Reader:
         if len(self._rest) > MAX_FRAME:
             raise UnexpectedAnswer("the stream", f"an event is over {MAX_FRAME} bytes")
         frames = [frame for frame in map(self._frame, blocks) if frame is not None]
-        if blocks:
+        if not all(block.startswith(b"retry:") for block in blocks):  # a connection's first word says nothing yet
             self._failures = 0
         self.finished = self.finished or any(map(_is_end, frames))
         return [frame for frame in frames if frame.kind != END]
