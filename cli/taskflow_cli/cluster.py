@@ -70,9 +70,7 @@ def explain(name: ClusterName, namespace: Namespace = None, as_json: AsJson = Fa
         return
     say(f"{name} is {seen.get('phase', 'Pending')}.")
     if seen.get("observedGeneration", 0) < cluster["metadata"].get("generation", 0):
-        say(
-            "The operator has not looked at the newest spec yet. Is it running? kubectl get pods -A | grep operator"
-        )
+        say("The operator has not looked at the newest spec yet. Is it running? kubectl get pods -A | grep operator")
     now = utc_now()
     rows = [
         (

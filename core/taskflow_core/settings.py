@@ -129,6 +129,7 @@ LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 MaxPending = Annotated[int, Field(ge=1, le=1_000_000_000)]
 QueueNames = Annotated[str, AfterValidator(_queue_names)]
+AllowedHosts = Annotated[str, AfterValidator(_allow_list)]
 
 
 class LogSettings(BaseSettings):
@@ -158,7 +159,15 @@ class Settings(LogSettings):
     redis_timeout_s: float = Field(default=5.0, gt=0, le=60)
 
 
-class ApiSettings(Settings):
+class WebhookSettings(Settings):
+    """What the API and the scheduler need for webhooks: a worker never sees the key of their secrets."""
+
+    webhook_key: LongSecret | None = None
+    webhook_previous_key: LongSecret | None = None
+    fetch_allow_hosts: AllowedHosts = ""
+
+
+class ApiSettings(WebhookSettings):
     """What the API needs beside."""
 
     jwt_secret: LongSecret
@@ -173,7 +182,10 @@ class ApiSettings(Settings):
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
+    access_cache_s: float = Field(default=5.0, ge=0, le=60)
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
+    webhook_allow_http: bool = False
+    max_webhooks: int = Field(default=20, ge=1, le=1000)
 
 
 class WorkerSettings(Settings):
@@ -187,10 +199,10 @@ class WorkerSettings(Settings):
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
     smtp_url: SecretStr | None = None
     mail_from: str = "taskflow@localhost"
-    fetch_allow_hosts: Annotated[str, AfterValidator(_allow_list)] = ""
+    fetch_allow_hosts: AllowedHosts = ""
 
 
-class SchedulerSettings(Settings):
+class SchedulerSettings(WebhookSettings):
     """What the scheduler needs beside."""
 
     probe_port: int = Field(default=0, ge=0, le=65_535)
@@ -200,7 +212,11 @@ class SchedulerSettings(Settings):
     retain_completed_days: Days = 30
     retain_failed_days: Days = 90
     retain_canceled_days: Days = 30
+    retain_security_events_days: Days = 180
     archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
+    retain_deliveries_days: Days = 30
+    webhook_concurrency: int = Field(default=32, ge=1, le=500)
+    webhook_disable_after_s: int = Field(default=3 * 86_400, ge=60, le=YEAR_S)
 
 
 class OperatorSettings(LogSettings):
