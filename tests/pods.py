@@ -1,7 +1,7 @@
 """A pool's pods as a test plays them: real engines on real servers, and a cluster that deletes as a ReplicaSet does."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -114,6 +114,12 @@ class FakeCluster:
         self.costs.append((pod, cost))
         if pod in self.pods:
             self.pods[pod].cost = cost
+
+    def revive(self, pods: Iterable[Pod]) -> None:
+        """Start over with these pods, none of them deleted yet."""
+        self.pods = {pod.name: pod for pod in pods}
+        self.replicas = len(self.pods)
+        self.deleted.clear()
 
     def view(self, **fields: Any) -> PoolView:
         """Return what the operator sees; by default a pool that follows its queues at once, one slot a pod."""
