@@ -10,21 +10,21 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from servers import Servers
-from taskflow_core import leases, tasks
+from taskflow_core import leases, listing
 from taskflow_core.actors import Actor
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.identifiers import new_id
 from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import completed
+from taskflow_core.listing import TaskFilter
 from taskflow_core.models.users import Role
-from taskflow_core.tasks import TaskFilter
 
 BATCH = 50
 ROUNDS = 60
-OWNERS = 1000
+OWNERS = 100
 PAGE = 20
 
-# Finished tasks of a thousand owners; ids as UUIDv7 would be, one a millisecond, in the past.
+# Finished tasks; ids as UUIDv7 would be, one a millisecond, in the past.
 HISTORY = """
 INSERT INTO tasks (id, owner_id, type, lane, status, payload, result, attempt, fence, created_at, finished_at)
 SELECT (lpad(to_hex(1700000000000 + n), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'
@@ -106,10 +106,10 @@ async def _pages(servers: Servers, size: int) -> tuple[float, float]:
         middle = UUID(int=(1_700_000_000_000 + size // 2) << 80)
 
         async def first(_: int) -> None:
-            await tasks.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=None)
+            await listing.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=None)
 
         async def deep(_: int) -> None:
-            await tasks.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=middle)
+            await listing.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=middle)
 
         found = await _median_ms(first), await _median_ms(deep)
     await engine.dispose()

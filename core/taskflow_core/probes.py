@@ -26,6 +26,10 @@ class Pulse:
         """Say that the process is registered and its loops run: from now on it may be ready."""
         self._started = True
 
+    def watch(self, loop: str, bound_s: float) -> None:
+        """Watch one more loop."""
+        self._bounds_s[loop], self._beats[loop] = bound_s, time.monotonic()
+
     def beat(self, loop: str) -> None:
         """Say that the loop moves."""
         self._beats[loop] = time.monotonic()
