@@ -3,14 +3,18 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.requests import Request
 from starlette.responses import Response
 
-from taskflow_api.dependencies import CurrentActor, Session
+from taskflow_api.dependencies import CurrentActor, Session, origin_of
 from taskflow_api.rendering import respond
 from taskflow_api.schemas.queues import QueueList, QueueResource
 from taskflow_api.schemas.tasks import QUEUE_PATTERN
-from taskflow_core import queues
+from taskflow_core import queues, security_events
+from taskflow_core.actors import Actor
 from taskflow_core.queues import QueueState
+from taskflow_core.security_events import EventKind
 
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": QueueResource}}
 
@@ -26,19 +30,27 @@ async def list_queues(_actor: CurrentActor, session: Session) -> Response:
 
 
 @router.post("/{name}:pause", responses=ONE)
-async def pause(name: Name, actor: CurrentActor, session: Session) -> Response:
+async def pause(name: Name, request: Request, actor: CurrentActor, session: Session) -> Response:
     """Let no worker take from a queue; what runs goes on."""
     state = await queues.pause(session, name, actor=actor)
+    await _record(session, EventKind.QUEUE_PAUSED, name, actor, request)
     await session.commit()
     return respond(_body(state))
 
 
 @router.post("/{name}:resume", responses=ONE)
-async def resume(name: Name, actor: CurrentActor, session: Session) -> Response:
+async def resume(name: Name, request: Request, actor: CurrentActor, session: Session) -> Response:
     """Let workers take from a queue again."""
     state = await queues.resume(session, name, actor=actor)
+    await _record(session, EventKind.QUEUE_RESUMED, name, actor, request)
     await session.commit()
     return respond(_body(state))
+
+
+async def _record(session: AsyncSession, kind: EventKind, name: str, actor: Actor, request: Request) -> None:
+    await security_events.record(
+        session, kind, origin=origin_of(request), user_id=None, actor_id=actor.user_id, data={"queue": name}
+    )
 
 
 def _body(state: QueueState) -> dict[str, Any]:
