@@ -15,9 +15,24 @@ from starlette.responses import Response
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
 from taskflow_api.metrics import Metrics
-from taskflow_api.openapi import PROBLEMS, describe_api
+from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
-from taskflow_api.routes import admin, api_keys, auth, health, queues, schedules, task_types, tasks
+from taskflow_api.recent import Recent
+from taskflow_api.routes import (
+    admin,
+    api_keys,
+    auth,
+    bulk,
+    editing,
+    health,
+    queues,
+    schedules,
+    stats,
+    task_types,
+    tasks,
+    webhooks,
+    workers,
+)
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
@@ -33,6 +48,8 @@ from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
+RECENT_S = 2.0
+ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -45,7 +62,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         version=version(DISTRIBUTION),
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
-        responses=PROBLEMS,
+        generate_unique_id_function=operation_id,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -54,7 +71,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for module in (auth, api_keys, admin, tasks, task_types, schedules, queues, health):
+    for module in ROUTES:
         app.include_router(module.router)
     return app
 
@@ -83,6 +100,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
+            recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
         )
         try:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.requests import Request
 
 from taskflow_api.metrics import Metrics
+from taskflow_api.recent import Recent
 from taskflow_api.throttle import LoginThrottle
 from taskflow_core.actors import Actor
 from taskflow_core.admission import Admission
@@ -42,6 +43,7 @@ class Resources:
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
+    recent: Recent
     revisions: list[str]
 
 

@@ -12,6 +12,7 @@ TaskFlowError
 │   ├── AlreadyRegistered    the email address has an account
 │   ├── LastAdmin            nobody would be left to manage accounts
 │   └── IdempotencyConflict  the same Idempotency-Key is in flight
+├── StaleVersion             a change was made for a version that is no longer the current one
 ├── BadJson                  the body is not JSON
 ├── WrongMediaType           the body is of another kind than the one that is read here
 ├── Invalid                  the request cannot be understood, each field named
@@ -21,6 +22,7 @@ TaskFlowError
 ├── TooLarge                 a payload or body is over its bound
 ├── TooMany                  a quota or a rate is exhausted
 └── Unavailable              a dependency is away; come back later
+    └── NotConfigured        the operator has not set this up
 """
 
 from collections.abc import Sequence
@@ -118,6 +120,12 @@ class IdempotencyConflict(Conflict):
     code = "idempotency_conflict"
 
 
+class StaleVersion(TaskFlowError):
+    """A change names versions (If-Match), and the thing has moved on since."""
+
+    code = "stale_version"
+
+
 class BadJson(TaskFlowError):
     """The body is not JSON (RFC 8259)."""
 
@@ -182,3 +190,9 @@ class Unavailable(TaskFlowError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class NotConfigured(Unavailable):
+    """What was asked for needs a setting that this platform does not have."""
+
+    code = "not_configured"

@@ -75,6 +75,11 @@ DELETE FROM api_keys WHERE id IN (
   SELECT id FROM api_keys WHERE least(revoked_at, expires_at) < clock_timestamp() - %(kept)s::interval
   LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
+OLD_DELIVERIES: LiteralString = """
+DELETE FROM webhook_deliveries WHERE id IN (
+  SELECT id FROM webhook_deliveries WHERE id < %(before)s AND next_attempt_at IS NULL
+  ORDER BY id LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
 
 
 async def next_slice(connection: AsyncConnection[Any], *, after: UUID, before: datetime) -> list[UUID]:
@@ -125,6 +130,11 @@ async def delete_old_security_events(connection: AsyncConnection[Any], *, kept: 
 async def delete_ended_api_keys(connection: AsyncConnection[Any], *, kept: timedelta) -> int:
     """Delete up to BATCH API keys that expired or were revoked longer ago and return how many."""
     return (await connection.execute(ENDED_API_KEYS, {"batch": BATCH, "kept": kept})).rowcount
+
+
+async def delete_old_deliveries(connection: AsyncConnection[Any], *, before: datetime) -> int:
+    """Delete up to BATCH deliveries of webhooks made before that moment that nothing more comes of; return how many."""
+    return (await connection.execute(OLD_DELIVERIES, {"batch": BATCH, "before": first_id(before)})).rowcount
 
 
 async def _archive(connection: AsyncConnection[Any], ids: Sequence[UUID], folder: Path) -> None:

@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Retention:
-    """Walks through the old tasks, from the oldest on; a pass ends with keys, tokens and security events."""
+    """Walks through the old tasks, from the oldest on; a pass ends with what has no task: keys, tokens, deliveries."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._keep = Keep(
@@ -27,6 +27,7 @@ class Retention:
             canceled=timedelta(days=settings.retain_canceled_days),
         )
         self._keep_events = timedelta(days=settings.retain_security_events_days)
+        self._keep_deliveries = timedelta(days=settings.retain_deliveries_days)
         self._archive = settings.archive_dir
         self._after = START
         self._deleted = 0
@@ -54,6 +55,9 @@ class Retention:
             "refresh_tokens": await retention.delete_ended_tokens(connection),
             "security_events": await retention.delete_old_security_events(connection, kept=self._keep_events),
             "api_keys": await retention.delete_ended_api_keys(connection, kept=self._keep_events),
+            "webhook_deliveries": await retention.delete_old_deliveries(
+                connection, before=utc_now() - self._keep_deliveries
+            ),
         }
         if self._deleted or any(counts.values()):
             log.info("retention.deleted", tasks=self._deleted, **counts)
