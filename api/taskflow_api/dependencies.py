@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlmodel import col
 from starlette.requests import Request
 
+from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.recent import Recent
 from taskflow_api.throttle import LoginThrottle
@@ -42,6 +43,7 @@ class Resources:
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
+    limiter: RequestLimiter
     recent: Recent
     revisions: list[str]
 
@@ -71,11 +73,13 @@ async def authenticate(request: Request, bearer: Bearer, opened: Opened, session
     Raises:
         Unauthenticated: no bearer token was sent.
         InvalidToken: it is not valid, or, of an OPERATOR or ADMIN, no longer.
+        RateLimited: they have sent too many requests.
     """
     if bearer is None:
         raise Unauthenticated("send an access token: Authorization: Bearer <token>")
     identity = opened.tokens.verify(bearer.credentials)
     request.state.user_id = str(identity.actor.user_id)
+    await opened.limiter.enter(request, identity.actor.user_id)
     if identity.actor.role is not Role.USER:
         await _still_holds(session, identity)
     return identity.actor
