@@ -16,10 +16,12 @@ from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
-from taskflow_api.openapi import PROBLEMS, describe_api
+from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
 from taskflow_api.recent import Recent
 from taskflow_api.routes import (
+    admin,
+    api_keys,
     auth,
     bulk,
     editing,
@@ -29,11 +31,13 @@ from taskflow_api.routes import (
     stats,
     task_types,
     tasks,
+    webhooks,
     workers,
 )
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
+from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.errors import TaskFlowError
 from taskflow_core.handlers import Registry
@@ -46,7 +50,7 @@ from taskflow_core.tokens import AccessTokens
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
 RECENT_S = 2.0
-ROUTES = (auth, bulk, tasks, editing, task_types, schedules, queues, workers, stats, health)
+ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -59,7 +63,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         version=version(DISTRIBUTION),
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
-        responses=PROBLEMS,
+        generate_unique_id_function=operation_id,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -79,21 +83,21 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
         engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
+        sessions = create_sessions(engine)
         keyring = _keyring(settings)
+        tokens = AccessTokens(
+            keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
+        )
         app.state.resources = Resources(
             settings=settings,
             engine=engine,
-            sessions=create_sessions(engine),
+            sessions=sessions,
             redis=redis,
             queue=DeliveryQueue(redis),
             registry=registry,
             keyring=keyring,
-            tokens=AccessTokens(
-                keyring,
-                issuer=settings.jwt_issuer,
-                audience=settings.jwt_audience,
-                ttl_s=settings.access_token_ttl_s,
-            ),
+            tokens=tokens,
+            admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,

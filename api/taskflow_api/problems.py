@@ -16,6 +16,7 @@ from taskflow_core.errors import (
     DuplicateTask,
     Forbidden,
     IdempotencyConflict,
+    InsufficientScope,
     Invalid,
     InvalidToken,
     NotFound,
@@ -109,6 +110,9 @@ def _headers(error: TaskFlowError) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer realm="taskflow", error="invalid_token"'}
         case Unauthenticated():
             return {"WWW-Authenticate": 'Bearer realm="taskflow"'}
+        case InsufficientScope(scope=scope):
+            about = f'Bearer realm="taskflow", error="insufficient_scope", scope="{scope}"'
+            return {"WWW-Authenticate": about}
         case TooMany() | Unavailable():
             return {"Retry-After": str(max(1, error.retry_after_s))}
         case IdempotencyConflict():

@@ -4,11 +4,13 @@ TaskFlowError
 ├── Unauthenticated          who is asking is unknown
 │   └── InvalidToken         a token is malformed, expired, revoked or of the wrong kind
 ├── Forbidden                known, but not allowed
+│   └── InsufficientScope    the API key was not given this scope
 ├── NotFound                 absent, or another owner's
 ├── Conflict                 the state of things does not allow it
 │   ├── IllegalTransition    a task cannot reach that status from where it is
 │   ├── DuplicateTask        an unfinished task holds the same deduplication key
 │   ├── AlreadyRegistered    the email address has an account
+│   ├── LastAdmin            nobody would be left to manage accounts
 │   └── IdempotencyConflict  the same Idempotency-Key is in flight
 ├── StaleVersion             a change was made for a version that is no longer the current one
 ├── BadJson                  the body is not JSON
@@ -21,7 +23,8 @@ TaskFlowError
 ├── TooMany                  a quota or a rate is exhausted
 │   └── RateLimited          the owner sends more requests than they may
 └── Unavailable              a dependency is away; come back later
-    └── TimedOut             the database had not done it within its time
+    ├── TimedOut             the database had not done it within its time
+    └── NotConfigured        the operator has not set this up
 """
 
 from collections.abc import Sequence
@@ -63,6 +66,16 @@ class Forbidden(TaskFlowError):
     code = "forbidden"
 
 
+class InsufficientScope(Forbidden):
+    """The API key was not given the scope that the request needs."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, message: str, *, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
 class NotFound(TaskFlowError):
     """The thing does not exist, or belongs to someone else."""
 
@@ -95,6 +108,12 @@ class AlreadyRegistered(Conflict):
     """The email address already has an account."""
 
     code = "already_registered"
+
+
+class LastAdmin(Conflict):
+    """The change would leave no ADMIN that can log in."""
+
+    code = "last_admin"
 
 
 class IdempotencyConflict(Conflict):
@@ -185,3 +204,9 @@ class TimedOut(Unavailable):
     """The database was at work, or waited for a lock, for longer than it may; nothing was changed."""
 
     code = "timed_out"
+
+
+class NotConfigured(Unavailable):
+    """What was asked for needs a setting that this platform does not have."""
+
+    code = "not_configured"
