@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
@@ -69,7 +70,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(RequestTrail, metrics=metrics)
     for module in ROUTES:
         app.include_router(module.router)
@@ -79,7 +80,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
 def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(settings, service="api")
+        engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
         sessions = create_sessions(engine)
@@ -100,6 +101,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
+            limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
             recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
         )

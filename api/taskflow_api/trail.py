@@ -88,6 +88,8 @@ class _Answer:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-ID"] = self.request_id
+            if limit := self._scope["state"].get("rate_limit"):
+                headers["RateLimit"], headers["RateLimit-Policy"] = limit
             if self._scope["path"] == DOCS_ROUTE:
                 headers["Content-Security-Policy"] = DOCS_POLICY
             for name, value in SECURITY_HEADERS.items():
