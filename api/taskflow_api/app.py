@@ -17,7 +17,7 @@ from taskflow_api.dependencies import Resources
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, health, queues, schedules, task_types, tasks, webhooks
+from taskflow_api.routes import auth, docs, health, queues, schedules, task_types, tasks, webhooks
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
@@ -45,6 +45,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
         generate_unique_id_function=operation_id,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -53,7 +54,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for module in (auth, tasks, task_types, schedules, webhooks, queues, health):
+    for module in (auth, tasks, task_types, schedules, webhooks, queues, health, docs):
         app.include_router(module.router)
     return app
 
