@@ -57,12 +57,12 @@ DELETE FROM tasks WHERE id = ANY(%(ids)s::uuid[])
 """
 EXPIRED_KEYS: LiteralString = """
 DELETE FROM idempotency_keys WHERE (owner_id, key) IN (
-  SELECT owner_id, key FROM idempotency_keys WHERE expires_at < clock_timestamp()
+  SELECT owner_id, key FROM idempotency_keys WHERE expires_at < statement_timestamp()
   ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
 ENDED_TOKENS: LiteralString = """
 DELETE FROM refresh_tokens WHERE id IN (
-  SELECT id FROM refresh_tokens WHERE family_expires_at < clock_timestamp() - %(kept)s::interval
+  SELECT id FROM refresh_tokens WHERE family_expires_at < statement_timestamp() - %(kept)s::interval
   ORDER BY family_expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
 OLD_DELIVERIES: LiteralString = """

@@ -20,7 +20,7 @@ CREATE TABLE api_keys (
   key_hash bytea NOT NULL UNIQUE CHECK (length(key_hash) = 32),
   scopes text[] NOT NULL,
   created_at timestamptz NOT NULL DEFAULT now(),
-  expires_at timestamptz,
+  expires_at timestamptz NOT NULL,
   last_used_at timestamptz,
   revoked_at timestamptz
 )
@@ -40,7 +40,9 @@ CREATE TABLE security_events (
 )
 """,
     "CREATE INDEX security_events_user ON security_events (user_id, id DESC)",
+    "CREATE INDEX security_events_kind ON security_events (kind, id DESC)",
     "CREATE INDEX security_events_created ON security_events USING brin (created_at)",
+    "CREATE INDEX refresh_tokens_unused ON refresh_tokens (user_id) WHERE used_at IS NULL AND revoked_at IS NULL",
     """
 ALTER TABLE webhook_endpoints
   ADD COLUMN types text[] NOT NULL DEFAULT '{}',
@@ -84,6 +86,7 @@ ALTER TABLE webhook_endpoints DROP COLUMN types, DROP COLUMN queues, DROP COLUMN
   DROP COLUMN previous_secret_expires_at, DROP COLUMN first_failure_at, DROP COLUMN enabled_at,
   DROP COLUMN disabled_reason, DROP COLUMN updated_at
 """,
+    "DROP INDEX refresh_tokens_unused",
     "DROP TABLE security_events, api_keys",
 )
 

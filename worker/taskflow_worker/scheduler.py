@@ -88,6 +88,7 @@ class Scheduler:
                 connection = await self._link.get()
                 await self._run_due_jobs(connection)
                 self.pulse.beat("jobs")
+                self.pulse.started()
                 wait_s = await self._until_next(connection)
                 failures = 0
             except (psycopg.Error, OSError) as error:
