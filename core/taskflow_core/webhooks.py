@@ -42,6 +42,7 @@ class EventKind(StrEnum):
     LOST = "task.lost"
     CANCEL_REQUESTED = "task.cancel_requested"
     RETRIED_BY_HAND = "task.retried_by_hand"
+    EDITED = "task.edited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
