@@ -1,5 +1,6 @@
 """/docs: the API described for people."""
 
+import asyncio
 from functools import cache
 
 from fastapi import APIRouter
@@ -19,7 +20,7 @@ async def docs(request: Request) -> Response:
     """Return the page; it is made once."""
     app = request.app
     if not hasattr(app.state, "docs_page"):
-        app.state.docs_page = reading.page(app.openapi())
+        app.state.docs_page = await asyncio.to_thread(lambda: reading.page(app.openapi()))
     return Response(app.state.docs_page, media_type="text/html", headers={"Content-Security-Policy": POLICY})
 
 
