@@ -60,6 +60,7 @@ CODES: dict[str, Rule] = {
     "idempotency_conflict": _has_key,
     "idempotency_mismatch": _has_key,
     "illegal_transition": lambda operation: _touches_task(operation) and operation.has("path"),
+    "not_configured": lambda operation: operation.resource == "webhooks",
     "unknown_type": _starts_tasks,
 }
 HEADERS: dict[str, dict[str, Any]] = {

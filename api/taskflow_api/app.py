@@ -24,6 +24,7 @@ from taskflow_api.routes import (
     api_keys,
     auth,
     bulk,
+    docs,
     editing,
     health,
     queues,
@@ -50,7 +51,22 @@ from taskflow_core.tokens import AccessTokens
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
 RECENT_S = 2.0
-ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
+ROUTES = (
+    auth,
+    api_keys,
+    admin,
+    bulk,
+    tasks,
+    editing,
+    task_types,
+    schedules,
+    webhooks,
+    queues,
+    workers,
+    stats,
+    health,
+    docs,
+)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -64,6 +80,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
         generate_unique_id_function=operation_id,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )

@@ -16,7 +16,6 @@ from taskflow_core.logs import get_logger
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
 QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
-DOCS_ROUTE = "/docs"
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -25,12 +24,6 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-# Swagger UI is an inline script that loads its parts from a CDN.
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
-    "connect-src 'self'; frame-ancestors 'none'"
-)
 
 log = get_logger(__name__)
 
@@ -90,8 +83,6 @@ class _Answer:
             headers["X-Request-ID"] = self.request_id
             if limit := self._scope["state"].get("rate_limit"):
                 headers["RateLimit"], headers["RateLimit-Policy"] = limit
-            if self._scope["path"] == DOCS_ROUTE:
-                headers["Content-Security-Policy"] = DOCS_POLICY
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)
