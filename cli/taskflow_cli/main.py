@@ -12,6 +12,7 @@ from taskflow_cli import (
     admin,
     audit,
     batch,
+    cluster,
     dead_letters,
     keys,
     processes,
@@ -57,7 +58,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     running = (processes, demo, audit, chaos)
     working = (tasks, batch, dead_letters, schedules, queues, workers, webhooks)
-    for module in (*running, *working, account, profile, keys, admin):
+    for module in (*running, *working, account, profile, keys, admin, cluster):
         module.add_commands(app)
     return app
 
