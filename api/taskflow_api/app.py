@@ -17,13 +17,14 @@ from taskflow_api.dependencies import Resources
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import PROBLEMS, describe_api
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, health, queues, schedules, task_types, tasks
+from taskflow_api.routes import auth, creation, health, queues, schedules, task_types, tasks
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.errors import TaskFlowError
 from taskflow_core.handlers import Registry
+from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
@@ -53,6 +54,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
+    app.router.routes.extend(creation.ROUTES)  # first: the busiest is found at once
     for module in (auth, tasks, task_types, schedules, queues, health):
         app.include_router(module.router)
     return app
@@ -65,12 +67,15 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
         keyring = _keyring(settings)
+        queue = DeliveryQueue(redis)
+        intake = Intake(settings, queue, max_pending=settings.max_pending_tasks)
         app.state.resources = Resources(
             settings=settings,
             engine=engine,
             sessions=create_sessions(engine),
             redis=redis,
-            queue=DeliveryQueue(redis),
+            queue=queue,
+            intake=intake,
             registry=registry,
             keyring=keyring,
             tokens=AccessTokens(
@@ -87,6 +92,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
         try:
             yield
         finally:
+            await intake.close()
             passwords.close()
             await redis.aclose()
             await engine.dispose()

@@ -18,6 +18,7 @@ from taskflow_core.actors import Actor
 from taskflow_core.database import Sessions
 from taskflow_core.errors import InvalidToken, Unauthenticated
 from taskflow_core.handlers import Registry
+from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
 from taskflow_core.models.users import Role, User
 from taskflow_core.passwords import Passwords
@@ -35,6 +36,7 @@ class Resources:
     sessions: Sessions
     redis: "Redis"
     queue: DeliveryQueue
+    intake: Intake
     registry: Registry
     keyring: Keyring
     tokens: AccessTokens
@@ -44,9 +46,14 @@ class Resources:
     revisions: list[str]
 
 
-async def get_resources(request: Request) -> Resources:
+def resources_of(request: Request) -> Resources:
     """Return the app's resources."""
     return cast("Resources", request.app.state.resources)
+
+
+async def get_resources(request: Request) -> Resources:
+    """Return the app's resources; a coroutine, because FastAPI calls functions in threads."""
+    return resources_of(request)
 
 
 Opened = Annotated[Resources, Depends(get_resources)]
@@ -63,20 +70,27 @@ Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False, bearerFormat="JWT"))]
 
 
-async def authenticate(request: Request, bearer: Bearer, opened: Opened, session: Session) -> Actor:
+async def identify(request: Request, opened: Resources) -> Actor:
     """Return who is asking.
 
     Raises:
         Unauthenticated: no bearer token was sent.
         InvalidToken: it is not valid, or, of an OPERATOR or ADMIN, no longer.
     """
-    if bearer is None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("send an access token: Authorization: Bearer <token>")
-    identity = opened.tokens.verify(bearer.credentials)
+    identity = opened.tokens.verify(token)
     request.state.user_id = str(identity.actor.user_id)
     if identity.actor.role is not Role.USER:
-        await _still_holds(session, identity)
+        async with opened.sessions() as session:
+            await _still_holds(session, identity)
     return identity.actor
+
+
+async def authenticate(request: Request, _described: Bearer, opened: Opened) -> Actor:
+    """Return who is asking, as `identify` does."""
+    return await identify(request, opened)
 
 
 CurrentActor = Annotated[Actor, Depends(authenticate)]

@@ -37,6 +37,12 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def by_header(name: str, description: str) -> dict[str, Any]:
+    """Return the part of an operation that is for who is logged in and takes an optional header."""
+    header = {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+    return {"parameters": [header], "security": [{"HTTPBearer": []}]}
+
+
 def describe_api(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, made once."""
     if app.openapi_schema is None:

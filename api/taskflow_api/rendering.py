@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from starlette.responses import Response
 
 from taskflow_api.schemas.tasks import TaskState
+from taskflow_core.inserts import TaskRow
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.models.tasks import Task, TaskAttempt
+
+Shown: TypeAlias = Task | TaskRow
 
 
 def respond(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -22,12 +25,12 @@ def to_json(body: Any) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 
-def task_response(task: Task, *, now: datetime) -> Response:
+def task_response(task: Shown, *, now: datetime) -> Response:
     """Return one task with its version as ETag."""
     return respond(task_body(task, now=now), headers={"ETag": f'"{task.row_version}"'})
 
 
-def task_state(task: Task, *, now: datetime) -> TaskState:
+def task_state(task: Shown, *, now: datetime) -> TaskState:
     """Return what the task is shown as."""
     if task.status != TaskStatus.PENDING:
         return TaskState(task.status)
@@ -37,7 +40,7 @@ def task_state(task: Task, *, now: datetime) -> TaskState:
     return TaskState.SCHEDULED if task.enqueued_at is None and task.run_at > now else TaskState.PENDING
 
 
-def task_body(task: Task, *, now: datetime) -> dict[str, Any]:
+def task_body(task: Shown, *, now: datetime) -> dict[str, Any]:
     """Return the fields of TaskResource."""
     return {
         "id": task.id,

@@ -17,10 +17,10 @@ HOT = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c 
 class Link:
     """A connection that one loop uses, one statement at a time. It is never shared."""
 
-    def __init__(self, settings: Settings, *, service: str) -> None:
+    def __init__(self, settings: Settings, *, service: str, planner: str = HOT) -> None:
         self._url = plain_url(settings.database_url)
         self._arguments = connect_args(settings, service=service)
-        self._arguments["options"] += HOT
+        self._arguments["options"] += planner
         self._connection: AsyncConnection[Any] | None = None
 
     async def get(self) -> AsyncConnection[Any]:
