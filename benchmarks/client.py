@@ -1,7 +1,8 @@
 """A light HTTP client in a process of its own: `python client.py` reads a plan from standard input, answers in JSON.
 
-The plan is {"host", "port", "connections", "seconds", "requests": [[method, path, headers, body], ...]}. Each connection
-sends the requests in turn, one after the other; `{n}` in a header or body becomes a number that is never used twice.
+The plan is {"host", "port", "connections", "seconds", "requests": [[method, path, headers, body], ...]}. Each
+connection sends the requests in turn, one after the other; `{n}` in a header or body becomes a number that is never
+used twice.
 """
 
 import asyncio

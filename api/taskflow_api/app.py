@@ -17,7 +17,7 @@ from taskflow_api.dependencies import Resources
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import PROBLEMS, describe_api
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, creation, health, queues, schedules, task_types, tasks
+from taskflow_api.routes import auth, creation, health, queues, reading, schedules, task_types, tasks
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
@@ -28,6 +28,7 @@ from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
 from taskflow_core.tokens import AccessTokens
 
@@ -54,7 +55,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
-    app.router.routes.extend(creation.ROUTES)  # first: the busiest is found at once
+    app.router.routes.extend((*creation.ROUTES, *reading.ROUTES))  # first: the busiest are found at once
     for module in (auth, tasks, task_types, schedules, queues, health):
         app.include_router(module.router)
     return app
@@ -68,6 +69,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
         passwords = Passwords(rounds=settings.bcrypt_rounds)
         keyring = _keyring(settings)
         queue = DeliveryQueue(redis)
+        tasks_by_id = Reading(settings)
         intake = Intake(settings, queue, max_pending=settings.max_pending_tasks)
         app.state.resources = Resources(
             settings=settings,
@@ -76,6 +78,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             redis=redis,
             queue=queue,
             intake=intake,
+            reading=tasks_by_id,
             registry=registry,
             keyring=keyring,
             tokens=AccessTokens(
@@ -93,6 +96,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             yield
         finally:
             await intake.close()
+            await tasks_by_id.close()
             passwords.close()
             await redis.aclose()
             await engine.dispose()

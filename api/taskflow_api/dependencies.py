@@ -23,6 +23,7 @@ from taskflow_core.keyring import Keyring
 from taskflow_core.models.users import Role, User
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue
+from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
 from taskflow_core.tokens import AccessTokens, Identity
 
@@ -37,6 +38,7 @@ class Resources:
     redis: "Redis"
     queue: DeliveryQueue
     intake: Intake
+    reading: Reading
     registry: Registry
     keyring: Keyring
     tokens: AccessTokens

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from taskflow_api.problems import MEDIA_TYPE
@@ -29,6 +29,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(model=ProblemDocument.__name__)}}},
     }
 }
+SECURED: dict[str, Any] = {"security": [{"HTTPBearer": []}]}
 
 
 def takes(model: type[BaseModel]) -> dict[str, Any]:
@@ -38,9 +39,14 @@ def takes(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def by_header(name: str, description: str) -> dict[str, Any]:
-    """Return the part of an operation that is for who is logged in and takes an optional header."""
+    """Return the part of an operation that describes an optional header."""
     header = {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
-    return {"parameters": [header], "security": [{"HTTPBearer": []}]}
+    return {"parameters": [header]}
+
+
+def by_path(name: str, kind: type) -> dict[str, Any]:
+    """Return the part of an operation that describes a part of its path."""
+    return {"parameters": [{"name": name, "in": "path", "required": True, "schema": TypeAdapter(kind).json_schema()}]}
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:

@@ -72,9 +72,9 @@ JOIN tasks t ON t.owner_id = n.owner_id AND t.type = n.type AND t.dedup_key = n.
 """
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class TaskRow:
-    """A row of tasks, as far as it is shown. `asked_at` is the start that a new one was asked for, if any."""
+    """A row of tasks, as far as it is shown. `asked_at` is no column: the start that a new one was asked for."""
 
     id: UUID
     owner_id: UUID
@@ -91,10 +91,9 @@ class TaskRow:
     created_at: datetime
     updated_at: datetime
     dedup_key: str | None = None
-    traceparent: str | None = None
     schedule_id: UUID | None = None
     fire_at: datetime | None = None
-    asked_at: datetime | None = None
+    traceparent: str | None = None
     status: str = TaskStatus.PENDING
     result: Json | None = None
     error: Json | None = None
@@ -105,6 +104,7 @@ class TaskRow:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     row_version: int = 1
+    asked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

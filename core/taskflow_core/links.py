@@ -4,7 +4,9 @@ import asyncio
 import random
 from typing import Any
 
+import orjson
 from psycopg import AsyncConnection
+from psycopg.types.json import set_json_loads
 
 from taskflow_core.database import connect_args, plain_url
 from taskflow_core.settings import Settings
@@ -31,6 +33,7 @@ class Link:
         """
         if self._connection is None or self._connection.closed:
             self._connection = await AsyncConnection.connect(self._url, autocommit=True, **self._arguments)
+            set_json_loads(orjson.loads, self._connection)
         return self._connection
 
     async def drop(self) -> None:

@@ -10,7 +10,7 @@ from taskflow_api.body import read
 from taskflow_api.dependencies import identify, resources_of
 from taskflow_api.direct import Direct
 from taskflow_api.idempotency import DESCRIPTION, REPLAYED, key_of
-from taskflow_api.openapi import by_header, takes
+from taskflow_api.openapi import SECURED, by_header, takes
 from taskflow_api.rendering import respond, task_body, to_json
 from taskflow_api.schemas.tasks import NewTaskBody, TaskResource
 from taskflow_core import tasks
@@ -78,6 +78,6 @@ ROUTES = (
         status_code=201,
         tags=["tasks"],
         responses={201: {"model": TaskResource}},
-        openapi_extra=takes(NewTaskBody) | by_header(HEADER, DESCRIPTION),
+        openapi_extra=SECURED | takes(NewTaskBody) | by_header(HEADER, DESCRIPTION),
     ),
 )

@@ -1,4 +1,4 @@
-"""/tasks: read, list, cancel, retry, and what a task left behind."""
+"""/tasks: list, cancel, retry, and what a task left behind."""
 
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -67,12 +67,6 @@ async def bulk_retry(request: Request, opened: Opened, actor: CurrentActor, sess
     for start in range(0, len(done.retried), DELIVERED_AT_ONCE):
         await opened.queue.deliver(done.retried[start : start + DELIVERED_AT_ONCE])
     return respond({"retried": len(done.retried), "skipped": done.skipped})
-
-
-@router.get("/{task_id}", responses=ONE)
-async def get(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
-    """Return one task."""
-    return task_response(await tasks.get(session, task_id, actor=actor), now=utc_now())
 
 
 @router.post("/{task_id}:cancel", responses=ONE)

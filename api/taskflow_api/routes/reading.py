@@ -1,0 +1,43 @@
+"""GET /tasks/{id}: what clients ask for again and again while they wait for a task; requests share their statements."""
+
+from uuid import UUID
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from taskflow_api.dependencies import identify, resources_of
+from taskflow_api.direct import Direct
+from taskflow_api.openapi import SECURED, by_path
+from taskflow_api.rendering import task_response
+from taskflow_api.schemas.tasks import TaskResource
+from taskflow_core.clock import utc_now
+from taskflow_core.validation import invalid
+
+ID = TypeAdapter(UUID)
+
+
+async def get(request: Request) -> Response:
+    """Return one task."""
+    opened = resources_of(request)
+    actor = await identify(request, opened)
+    return task_response(await opened.reading.get(_task_id(request), actor=actor), now=utc_now())
+
+
+def _task_id(request: Request) -> UUID:
+    try:
+        return ID.validate_python(request.path_params["task_id"])
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False), prefix=("task_id",)) from None
+
+
+ROUTES = (
+    Direct(
+        "/api/v1/tasks/{task_id}",
+        get,
+        methods=["GET"],
+        tags=["tasks"],
+        responses={200: {"model": TaskResource}},
+        openapi_extra=SECURED | by_path("task_id", UUID),
+    ),
+)
