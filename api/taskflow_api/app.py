@@ -53,7 +53,9 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, max_bytes=settings.max_body_bytes, larger={creation.BATCH_PATH: settings.max_batch_bytes}
+    )
     app.add_middleware(RequestTrail, metrics=metrics)
     app.router.routes.extend((*creation.ROUTES, *reading.ROUTES))  # first: the busiest are found at once
     for module in (auth, tasks, task_types, schedules, queues, health):

@@ -11,7 +11,7 @@ from taskflow_api.problems import MEDIA_TYPE
 from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
 from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_api.schemas.schedules import NewScheduleBody
-from taskflow_api.schemas.tasks import BulkRetryBody, NewTaskBody
+from taskflow_api.schemas.tasks import BatchBody, BulkRetryBody, NewTaskBody
 
 REF = "#/components/schemas/{model}"
 MODELS: tuple[type[BaseModel], ...] = (
@@ -19,6 +19,7 @@ MODELS: tuple[type[BaseModel], ...] = (
     Credentials,
     RefreshBody,
     NewTaskBody,
+    BatchBody,
     BulkRetryBody,
     NewScheduleBody,
     ProblemDocument,

@@ -67,8 +67,8 @@ async def claim(session: AsyncSession, key: str, *, actor: Actor, request_hash: 
     return None if taken is not None else await _stored(session, key, actor=actor, request_hash=request_hash)
 
 
-async def keep(session: AsyncSession, key: str, *, actor: Actor, task_id: UUID, response: bytes) -> None:
-    """Store the answer, as JSON text, under a key that this transaction has claimed."""
+async def keep(session: AsyncSession, key: str, *, actor: Actor, task_id: UUID | None, response: bytes) -> None:
+    """Store the answer, as JSON text, under a key that this transaction has claimed; `task_id` if it made one."""
     row = {"owner_id": actor.user_id, "key": key, "task_id": task_id, "response": response.decode()}
     await session.execute(KEEP, row)
 

@@ -153,6 +153,7 @@ class ApiSettings(Settings):
     api_port: int = Field(default=8000, ge=0, le=65_535)
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
+    max_batch_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
 

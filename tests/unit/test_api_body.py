@@ -87,8 +87,8 @@ async def run(limit: int, messages: list[Message], headers: dict[bytes, bytes] |
     async def send(_message: Message) -> None:
         raise AssertionError("nothing is sent")
 
-    scope = {"type": "http", "headers": list((headers or {}).items())}
-    await BodyLimit(app, max_bytes=limit)(scope, receive, send)
+    scope = {"type": "http", "path": "/", "headers": list((headers or {}).items())}
+    await BodyLimit(app, max_bytes=limit, larger={})(scope, receive, send)
     return bytes(received)
 
 

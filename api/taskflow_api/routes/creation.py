@@ -1,27 +1,31 @@
-"""POST /tasks: the busiest route, whose requests share their statements; see docs/adr/0006."""
+"""POST /tasks, the busiest route, whose requests share their statements (docs/adr/0006), and POST /tasks:batch."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from taskflow_api.body import read
-from taskflow_api.dependencies import identify, resources_of
+from taskflow_api.dependencies import Resources, identify, resources_of
 from taskflow_api.direct import Direct
 from taskflow_api.idempotency import DESCRIPTION, REPLAYED, key_of
 from taskflow_api.openapi import SECURED, by_header, takes
-from taskflow_api.rendering import respond, task_body, to_json
-from taskflow_api.schemas.tasks import NewTaskBody, TaskResource
-from taskflow_core import tasks
+from taskflow_api.rendering import batch_body, respond, task_body, to_json
+from taskflow_api.schemas.tasks import BatchBody, BatchResult, NewTaskBody, TaskResource
+from taskflow_core import idempotency, tasks
 from taskflow_core.clock import utc_now
+from taskflow_core.errors import TaskFlowError, TooLarge
 from taskflow_core.handlers import Registry
 from taskflow_core.idempotency import HEADER, hash_of
 from taskflow_core.inserts import Keyed, TaskRow
 from taskflow_core.tasks import NewTask
-from taskflow_core.validation import checked_payload, known_type
+from taskflow_core.validation import checked_payload, invalid, known_type
 
 PATH = "/api/v1/tasks"
+BATCH_PATH = f"{PATH}:batch"
 
 
 async def create(request: Request) -> Response:
@@ -37,6 +41,54 @@ async def create(request: Request) -> Response:
         return _created(_kept(accepted.replayed), headers=REPLAYED)
     opened.metrics.task_created(row.type)
     return _created(task_body(row, now=now))
+
+
+async def create_batch(request: Request) -> Response:
+    """Create up to 1,000 tasks by one statement; each item is made or refused for itself."""
+    opened = resources_of(request)
+    actor = await identify(request, opened)
+    key = key_of(request)
+    body = await read(request, BatchBody)
+    news = _new_tasks(body.items, opened, now=utc_now())
+    async with opened.sessions() as session:
+        if key is not None:
+            digest = idempotency.hash_of("create tasks", {"items": body.items})
+            stored = await idempotency.claim(session, key, actor=actor, request_hash=digest)
+            if stored is not None:
+                return respond(stored, headers=REPLAYED)
+        valid = [new for new in news if isinstance(new, NewTask)]
+        made = await tasks.create_many(session, valid, actor=actor, max_pending=opened.settings.max_pending_tasks)
+        outcomes = iter(made)
+        results = [next(outcomes) if isinstance(new, NewTask) else new for new in news]
+        answer = batch_body(results, request_id=request.state.request_id, now=utc_now())
+        if key is not None:
+            await idempotency.keep(session, key, actor=actor, task_id=None, response=to_json(answer))
+        await session.commit()
+    rows = [row for row in results if isinstance(row, TaskRow)]
+    await opened.queue.deliver(rows)
+    for row in rows:
+        opened.metrics.task_created(row.type)
+    return respond(answer)
+
+
+def _new_tasks(items: Sequence[Any], opened: Resources, *, now: datetime) -> list[NewTask | TaskFlowError]:
+    """Return what each item asks for, or what is wrong with it."""
+    news: list[NewTask | TaskFlowError] = []
+    for item in items:
+        try:
+            new = _new_task(NewTaskBody.model_validate(item), opened.registry, now=now)
+            _check_size(new, opened.settings.max_body_bytes)
+            news.append(new)
+        except ValidationError as error:
+            news.append(invalid(error.errors(include_url=False, include_input=False)))
+        except TaskFlowError as error:
+            news.append(error)
+    return news
+
+
+def _check_size(new: NewTask, max_bytes: int) -> None:
+    if len(to_json(new.payload)) > max_bytes:
+        raise TooLarge(f"a payload in a batch may hold at most {max_bytes} bytes")
 
 
 def _new_task(body: NewTaskBody, registry: Registry, *, now: datetime) -> NewTask:
@@ -79,5 +131,13 @@ ROUTES = (
         tags=["tasks"],
         responses={201: {"model": TaskResource}},
         openapi_extra=SECURED | takes(NewTaskBody) | by_header(HEADER, DESCRIPTION),
+    ),
+    Direct(
+        BATCH_PATH,
+        create_batch,
+        methods=["POST"],
+        tags=["tasks"],
+        responses={200: {"model": BatchResult}},
+        openapi_extra=SECURED | takes(BatchBody) | by_header(HEADER, DESCRIPTION),
     ),
 )
