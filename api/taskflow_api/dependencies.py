@@ -72,7 +72,7 @@ Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False, bearerFormat="JWT"))]
 
 
-async def identify(request: Request, opened: Resources) -> Actor:
+async def actor_of(request: Request, opened: Resources) -> Actor:
     """Return who is asking.
 
     Raises:
@@ -91,8 +91,8 @@ async def identify(request: Request, opened: Resources) -> Actor:
 
 
 async def authenticate(request: Request, _described: Bearer, opened: Opened) -> Actor:
-    """Return who is asking, as `identify` does."""
-    return await identify(request, opened)
+    """Return who is asking, as `actor_of` does."""
+    return await actor_of(request, opened)
 
 
 CurrentActor = Annotated[Actor, Depends(authenticate)]

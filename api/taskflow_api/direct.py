@@ -11,15 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import request_response
 
-from taskflow_api.openapi import PROBLEMS
+from taskflow_api.openapi import operation_id
 
-Responses = dict[int | str, dict[str, Any]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class Direct(APIRoute):
     """A route that calls its endpoint with nothing but the request; `described` is FastAPI's, for the documentation."""
 
-    def __init__(self, path: str, endpoint: Endpoint, *, responses: Responses, **described: Any) -> None:
-        super().__init__(path, endpoint, responses=PROBLEMS | responses, **described)
+    def __init__(self, path: str, endpoint: Endpoint, **described: Any) -> None:
+        super().__init__(path, endpoint, generate_unique_id_function=operation_id, **described)
         self.app = request_response(endpoint)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskflow_api.body import read
-from taskflow_api.dependencies import Resources, identify, resources_of
+from taskflow_api.dependencies import Resources, actor_of, resources_of
 from taskflow_api.direct import Direct
 from taskflow_api.idempotency import DESCRIPTION, REPLAYED, key_of
 from taskflow_api.openapi import SECURED, by_header, takes
@@ -31,7 +31,7 @@ BATCH_PATH = f"{PATH}:batch"
 async def create(request: Request) -> Response:
     """Create a task. It is stored when this answers 201, and runs at least once."""
     opened = resources_of(request)
-    actor = await identify(request, opened)
+    actor = await actor_of(request, opened)
     key = key_of(request)
     body = await read(request, NewTaskBody)
     now = utc_now()
@@ -46,7 +46,7 @@ async def create(request: Request) -> Response:
 async def create_batch(request: Request) -> Response:
     """Create up to 1,000 tasks by one statement; each item is made or refused for itself."""
     opened = resources_of(request)
-    actor = await identify(request, opened)
+    actor = await actor_of(request, opened)
     key = key_of(request)
     body = await read(request, BatchBody)
     news = _new_tasks(body.items, opened, now=utc_now())

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from taskflow_api.dependencies import identify, resources_of
+from taskflow_api.dependencies import actor_of, resources_of
 from taskflow_api.direct import Direct
 from taskflow_api.openapi import SECURED, by_path
 from taskflow_api.rendering import task_response
@@ -20,7 +20,7 @@ ID = TypeAdapter(UUID)
 async def get(request: Request) -> Response:
     """Return one task."""
     opened = resources_of(request)
-    actor = await identify(request, opened)
+    actor = await actor_of(request, opened)
     return task_response(await opened.reading.get(_task_id(request), actor=actor), now=utc_now())
 
 
