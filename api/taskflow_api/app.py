@@ -17,10 +17,28 @@ from taskflow_api.dependencies import Resources
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, creation, health, queues, reading, schedules, task_types, tasks
+from taskflow_api.recent import Recent
+from taskflow_api.routes import (
+    admin,
+    api_keys,
+    auth,
+    bulk,
+    creation,
+    editing,
+    health,
+    queues,
+    reading,
+    schedules,
+    stats,
+    task_types,
+    tasks,
+    webhooks,
+    workers,
+)
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
+from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.errors import TaskFlowError
 from taskflow_core.handlers import Registry
@@ -34,6 +52,8 @@ from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
+RECENT_S = 2.0
+ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -58,7 +78,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     )
     app.add_middleware(RequestTrail, metrics=metrics)
     app.router.routes.extend((*creation.ROUTES, *reading.ROUTES))  # first: the busiest are found at once
-    for module in (auth, tasks, task_types, schedules, queues, health):
+    for module in ROUTES:
         app.include_router(module.router)
     return app
 
@@ -69,29 +89,30 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
         engine = create_engine(settings, service="api")
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
+        sessions = create_sessions(engine)
         keyring = _keyring(settings)
         queue = DeliveryQueue(redis)
         tasks_by_id = Reading(settings)
         intake = Intake(settings, queue, max_pending=settings.max_pending_tasks)
+        tokens = AccessTokens(
+            keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
+        )
         app.state.resources = Resources(
             settings=settings,
             engine=engine,
-            sessions=create_sessions(engine),
+            sessions=sessions,
             redis=redis,
             queue=queue,
             intake=intake,
             reading=tasks_by_id,
             registry=registry,
             keyring=keyring,
-            tokens=AccessTokens(
-                keyring,
-                issuer=settings.jwt_issuer,
-                audience=settings.jwt_audience,
-                ttl_s=settings.access_token_ttl_s,
-            ),
+            tokens=tokens,
+            admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
+            recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
         )
         try:

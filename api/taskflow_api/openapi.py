@@ -74,14 +74,18 @@ def operation_id(route: APIRoute) -> str:
 
 
 def by_header(name: str, description: str) -> dict[str, Any]:
-    """Return the part of an operation that describes an optional header."""
-    header = {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
-    return {"parameters": [header]}
+    """Return the description of an optional header."""
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
 
 
 def by_path(name: str, kind: type) -> dict[str, Any]:
-    """Return the part of an operation that describes a part of its path."""
-    return {"parameters": [{"name": name, "in": "path", "required": True, "schema": TypeAdapter(kind).json_schema()}]}
+    """Return the description of a part of a path."""
+    return {"name": name, "in": "path", "required": True, "schema": TypeAdapter(kind).json_schema()}
+
+
+def described(*parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an operation that describes its parameters."""
+    return {"parameters": list(parameters)}
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from taskflow_api.body import read
 from taskflow_api.dependencies import Resources, actor_of, resources_of
 from taskflow_api.direct import Direct
 from taskflow_api.idempotency import DESCRIPTION, REPLAYED, key_of
-from taskflow_api.openapi import SECURED, by_header, takes
+from taskflow_api.openapi import SECURED, by_header, described, takes
 from taskflow_api.rendering import batch_body, respond, task_body, to_json
 from taskflow_api.schemas.tasks import BatchBody, BatchResult, NewTaskBody, TaskResource
 from taskflow_core import idempotency, tasks
@@ -130,7 +130,7 @@ ROUTES = (
         status_code=201,
         tags=["tasks"],
         responses={201: {"model": TaskResource}},
-        openapi_extra=SECURED | takes(NewTaskBody) | by_header(HEADER, DESCRIPTION),
+        openapi_extra=SECURED | takes(NewTaskBody) | described(by_header(HEADER, DESCRIPTION)),
     ),
     Direct(
         BATCH_PATH,
@@ -138,6 +138,6 @@ ROUTES = (
         methods=["POST"],
         tags=["tasks"],
         responses={200: {"model": BatchResult}},
-        openapi_extra=SECURED | takes(BatchBody) | by_header(HEADER, DESCRIPTION),
+        openapi_extra=SECURED | takes(BatchBody) | described(by_header(HEADER, DESCRIPTION)),
     ),
 )

@@ -6,9 +6,10 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from taskflow_api.conditions import IF_NONE_MATCH, KNOWN, known_to, unchanged
 from taskflow_api.dependencies import actor_of, resources_of
 from taskflow_api.direct import Direct
-from taskflow_api.openapi import SECURED, by_path
+from taskflow_api.openapi import SECURED, by_header, by_path, described
 from taskflow_api.rendering import task_response
 from taskflow_api.schemas.tasks import TaskResource
 from taskflow_core.clock import utc_now
@@ -18,10 +19,12 @@ ID = TypeAdapter(UUID)
 
 
 async def get(request: Request) -> Response:
-    """Return one task."""
+    """Return one task, or 304 if the client holds this version of it."""
     opened = resources_of(request)
     actor = await actor_of(request, opened)
-    return task_response(await opened.reading.get(_task_id(request), actor=actor), now=utc_now())
+    known = known_to(request)
+    task = await opened.reading.get(_task_id(request), actor=actor)
+    return unchanged(task.row_version, known) or task_response(task, now=utc_now())
 
 
 def _task_id(request: Request) -> UUID:
@@ -38,6 +41,6 @@ ROUTES = (
         methods=["GET"],
         tags=["tasks"],
         responses={200: {"model": TaskResource}},
-        openapi_extra=SECURED | by_path("task_id", UUID),
+        openapi_extra=SECURED | described(by_path("task_id", UUID), by_header(IF_NONE_MATCH, KNOWN)),
     ),
 )
