@@ -37,6 +37,7 @@ class Process:
         self.settings = settings
         self.pulse = Pulse(lease=LEASE_BOUND_S, reconcile=RECONCILE_BOUND_S)
         self.stopping = asyncio.Event()
+        self.leading = False
         self._api = api
         self._make_scaler = make_scaler
         self._store = Store()
@@ -69,6 +70,7 @@ class Process:
         namespaces = [name for name in self.settings.watch_namespaces.split(",") if name]
         watches = Watches(self._api, self._store, self._loops, namespaces)
         await watches.first_look()
+        self.leading = True
         log.info("operator.leading", namespaces=namespaces or "all")
         flag = asyncio.Event()
         watching = asyncio.create_task(
