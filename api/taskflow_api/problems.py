@@ -59,9 +59,9 @@ class Problem:
     headers: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
 
-    def response(self, request_id: str) -> Response:
-        """Return the problem document."""
-        body = {
+    def body(self, request_id: str) -> dict[str, Any]:
+        """Return the problem document's members."""
+        return {
             "type": f"urn:taskflow:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -70,7 +70,10 @@ class Problem:
             "request_id": request_id,
             **self.more,
         }
-        return Response(orjson.dumps(body), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+    def response(self, request_id: str) -> Response:
+        """Return the problem document."""
+        return Response(orjson.dumps(self.body(request_id)), self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
 def status_of(kind: type[TaskFlowError]) -> int | None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+import psycopg
 from psycopg.errors import LockNotAvailable, QueryCanceled
 from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -85,4 +86,4 @@ def is_outage(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | InterfaceError)
+    return isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError)

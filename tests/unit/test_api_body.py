@@ -88,8 +88,8 @@ async def run(
     async def send(_message: Message) -> None:
         raise AssertionError("nothing is sent")
 
-    scope = {"type": "http", "headers": list((headers or {}).items())}
-    await BodyLimit(app, max_bytes=limit, timeout_s=timeout_s)(scope, receive, send)
+    scope = {"type": "http", "path": "/", "headers": list((headers or {}).items())}
+    await BodyLimit(app, max_bytes=limit, larger={}, timeout_s=timeout_s)(scope, receive, send)
     return bytes(received)
 
 
