@@ -1,8 +1,9 @@
 """Server-sent events (HTML Standard, 9.2), read from pieces as they arrive, and where to go on after a cut."""
 
-import json
 import random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from taskflow_client.errors import UnexpectedAnswer, Unreachable
 
@@ -13,14 +14,28 @@ SILENCE_S = 40.0  # the server pings every 15 s
 LONGEST_PAUSE_S = 10.0
 MAX_FRAME = 4 * 1024 * 1024
 MAX_FAILURES = 8
+DATA: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class Frame(NamedTuple):
     """One event: its name, its JSON, and the id to go on after ("" when it has none of its own)."""
 
     kind: str
-    data: Any
+    data: dict[str, Any]
     id: str
+
+    def read(self, shape: type[M]) -> M:
+        """Return the event as a model that also has its kind.
+
+        Raises:
+            UnexpectedAnswer: it has another shape.
+        """
+        try:
+            return shape.model_validate({"kind": self.kind, **self.data})
+        except ValidationError as error:
+            raise UnexpectedAnswer("the stream", f"{self.kind}: {error.errors()[0]['msg']}") from None
 
 
 class Reader:
@@ -80,11 +95,11 @@ class Reader:
         if "data" not in fields:
             return None
         try:
-            data = json.loads("\n".join(fields["data"]))
-        except ValueError as error:
-            raise UnexpectedAnswer("the stream", f"an event is not JSON: {error}") from None
+            data = DATA.validate_json("\n".join(fields["data"]))
+        except ValidationError:
+            raise UnexpectedAnswer("the stream", "an event is not a JSON object") from None
         return Frame(fields.get("event", ["message"])[-1], data, identifier[-1] if identifier else "")
 
 
 def _is_end(frame: Frame) -> bool:
-    return frame.kind == END and isinstance(frame.data, dict) and frame.data.get("reason") == FINISHED
+    return frame.kind == END and frame.data.get("reason") == FINISHED

@@ -105,7 +105,7 @@ class Tasks(Group):
         """
         start = "" if after is None else str(after)
         for frame in self._connection.follow(tasks.list_task_events(task_id), after=start, timeout_s=timeout_s):
-            yield TaskEvent.model_validate({"kind": frame.kind, **frame.data})
+            yield frame.read(TaskEvent)
 
     def logs(
         self,
@@ -119,7 +119,7 @@ class Tasks(Group):
         """Yield what a task's handler logs, until the task has ended. Raises what `events` does."""
         call, start = tasks.list_lines(task_id, level=level, attempt=attempt), "" if after is None else str(after)
         for frame in self._connection.follow(call, after=start, timeout_s=timeout_s):
-            yield LogLine.model_validate(frame.data)
+            yield frame.read(LogLine)
 
     def wait(self, task_id: tasks.Id, *, timeout_s: float = 600.0) -> Task:
         """Return the task once it has ended: told by its events, or by looking again and again where there are none.
@@ -157,7 +157,7 @@ class Events(Group):
         """Yield what happens from now on, or after an event, for ever or until DeadlinePassed."""
         call, start = tasks.list_events(kind=kind, queue=queue), "" if after is None else str(after)
         for frame in self._connection.follow(call, after=start, timeout_s=timeout_s):
-            yield TaskEvent.model_validate({"kind": frame.kind, **frame.data})
+            yield frame.read(TaskEvent)
 
 
 class Schedules(Group):

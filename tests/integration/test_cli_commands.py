@@ -272,6 +272,39 @@ def test_a_wrong_cron_expression_is_explained(ada: Person) -> None:
     assert "- cron: bad hour; give five fields" in done.err
 
 
+def test_a_finished_task_is_cloned_and_removed(ada: Person) -> None:
+    task_id = ada.submit("EMAIL", MAIL, "--delay", "3600", "--tag", "a", "--tag", "b")
+    assert ada.run("rm", task_id).code == 1, "it waits"
+    assert ada.run("cancel", task_id).code == 0
+    copy = ada.run("clone", task_id, "--delay", "3600", "--queue", "low", "--json").json
+    assert (copy["queue"], copy["tags"]) == ("low", ["a", "b"])
+    assert ada.run("rm", task_id, "--json").json == {"deleted": task_id}
+    assert [task["id"] for task in ada.run("ls", "--tag", "a", "--json").json] == [copy["id"]]
+
+
+def test_a_key_acts_as_its_owner_within_its_scopes(ada: Person, platform: Path, tmp_path: Path) -> None:
+    key = ada.run("keys", "add", "reader", "--scope", "tasks:read", "--json").json
+    program = Person(platform, tmp_path / "program", "")
+    assert program.run("ls", "--json", TASKFLOW_API_KEY=key["key"]).json == []
+    refused = program.run("cancel", key["id"], TASKFLOW_API_KEY=key["key"])
+    assert (refused.code, "insufficient_scope" in refused.err) == (1, True)
+    assert key["key"] not in ada.run("keys", "ls").out
+    assert ada.run("keys", "rm", key["id"]).code == 0
+    assert ada.run("keys", "ls", "--json").json == []
+
+
+def test_a_new_password_ends_the_other_sessions(ada: Person, platform: Path, tmp_path: Path) -> None:
+    elsewhere = Person(platform, tmp_path / "elsewhere", ada.email)
+    assert elsewhere.run("login", ada.email, "--password-stdin", stdin="correct horse battery\n").code == 0
+    assert [one["current"] for one in ada.run("sessions", "ls", "--json").json].count(True) == 1
+    changed = ada.run("password", "--password-stdin", stdin="correct horse battery\nanother horse\n")
+    assert changed.code == 0, changed.err
+    assert len(ada.run("sessions", "ls", "--json").json) == 1
+    assert elsewhere.run("whoami").code == 1
+    assert ada.run("sessions", "end", "--all").code == 0
+    assert ada.run("whoami").code == 1
+
+
 @pytest.mark.parametrize("role", ["OPERATOR", "ADMIN"])
 def test_an_account_made_at_the_database_may_pause_a_queue_and_a_users_may_not(
     ada: Person, platform: Path, tmp_path: Path, role: str
@@ -288,6 +321,8 @@ def test_an_account_made_at_the_database_may_pause_a_queue_and_a_users_may_not(
     assert boss.run("queues", "pause", "slow").out == "Queue slow is paused; 0 waiting.\n"
     assert ["slow", "paused", "0", "0", "-"] in [line.split() for line in ada.run("queues", "ls").out.splitlines()]
     assert boss.run("queues", "resume", "slow", "--json").json["paused"] is False
+    assert [worker["state"] for worker in boss.run("workers", "ls", "--json").json] == ["running"]
+    assert boss.run("admin", "promote", ada.email, "operator").code == (0 if role == "ADMIN" else 1)
     again = boss.run("admin", "create", boss.email, "--password-stdin", stdin=password)
     assert (again.code, "has an account already" in again.err) == (1, True)
 

@@ -293,6 +293,13 @@ def test_a_stream_that_breaks_again_and_again_is_given_up(api: ScriptedApi, run:
         run(api.url, lambda client: client.tasks.logs(TASK_ID))
 
 
+@pytest.mark.parametrize("body", [b"event: x\ndata: [\n\n", b"event: x\ndata: []\n\n", frames(("x", 1, {"id": "one"}))])
+def test_a_stream_of_something_else_is_recognised(api: ScriptedApi, run: Run, body: bytes) -> None:
+    api.script(stream(body))
+    with pytest.raises(UnexpectedAnswer, match="the stream"):
+        run(api.url, lambda client: client.tasks.events(TASK_ID))
+
+
 def test_waiting_is_told_by_the_events(api: ScriptedApi, run: Run) -> None:
     done = task(status="COMPLETED", state="COMPLETED")
     api.script(stream(frames(event(1, "task.completed"), FINISHED)), done)

@@ -1,0 +1,111 @@
+"""Whatever the OpenAPI document allows, forbids or leaves open: the running API answers as the document says."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as how
+from schemathesis import Case
+from schemathesis.config import SchemathesisConfig
+from sqlalchemy import update
+from sqlmodel import col
+
+from api_app import PASSWORD, REGISTRY, api_settings
+from taskflow_api.app import create_app
+from taskflow_api.document import render
+from taskflow_cli.embedded.ports import free_port
+from taskflow_core.database import create_engine, create_sessions
+from taskflow_core.models.users import Role, User
+from taskflow_core.settings import Settings
+from waiting import eventually
+
+# What a schema cannot say is 422 too: that an address exists, a cron expression fires, a payload fits its task type.
+ACCEPTED = ["2xx", "304", "401", "403", "404", "409", "412", "422", "429"]
+CONFIG = SchemathesisConfig.from_dict({"checks": {"positive_data_acceptance": {"expected-statuses": ACCEPTED}}})
+schema = schemathesis.openapi.from_dict(json.loads(render()), config=CONFIG)
+
+
+@dataclass
+class Server:
+    """The API on a port, and accounts of each role."""
+
+    url: str
+
+    def token(self, role: Role, *, mortal: bool = False) -> str:
+        body = {"email": email_of(role, mortal=mortal), "password": PASSWORD}
+        answer = httpx2.post(f"{self.url}/api/v1/auth/login", json=body)
+        assert answer.status_code == 200, answer.text
+        token: str = answer.json()["access_token"]
+        return token
+
+
+# Their success ends every access token of who asks.
+END_TOKENS = {"logout_all", "change_password"}
+
+
+def email_of(role: Role, *, mortal: bool = False) -> str:
+    return f"{role.lower()}{'-mortal' if mortal else ''}@example.com"
+
+
+async def promote(settings: Settings, role: Role) -> None:
+    engine = create_engine(settings, service="tests")
+    async with create_sessions(engine)() as session:
+        addresses = [email_of(role), email_of(role, mortal=True)]
+        await session.execute(update(User).where(col(User.email).in_(addresses)).values(role=role))
+        await session.commit()
+    await engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def server(module_settings: Settings) -> Iterator[Server]:
+    port = free_port()
+    config = uvicorn.Config(
+        create_app(api_settings(module_settings), registry=REGISTRY), port=port, log_config=None, lifespan="on"
+    )
+    running = uvicorn.Server(config)
+    thread = threading.Thread(target=running.run)
+    thread.start()
+    eventually(lambda: running.started or not thread.is_alive())
+    url = f"http://127.0.0.1:{port}"
+    for role in (Role.USER, Role.ADMIN):
+        for mortal in (False, True):
+            body = {"email": email_of(role, mortal=mortal), "password": PASSWORD}
+            assert httpx2.post(f"{url}/api/v1/auth/register", json=body).status_code == 201
+    asyncio.run(promote(module_settings, Role.ADMIN))
+    yield Server(url)
+    running.should_exit = True
+    thread.join(timeout=30)
+
+
+@pytest.fixture(scope="module", params=[Role.USER, Role.ADMIN])
+def role(request: pytest.FixtureRequest) -> Role:
+    chosen: Role = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def token(server: Server, role: Role) -> str:
+    return server.token(role)
+
+
+@schema.parametrize()
+@how(
+    max_examples=5,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+def test_the_api_answers_as_the_document_says(case: Case, server: Server, role: Role, token: str) -> None:
+    operation: dict[str, Any] = case.operation.definition.raw
+    if operation["operationId"] in END_TOKENS:
+        token = server.token(role, mortal=True)
+    case.call_and_validate(base_url=server.url, headers={"Authorization": f"Bearer {token}"})
