@@ -77,7 +77,8 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         BodyLimit, max_bytes=settings.max_body_bytes, larger={creation.BATCH_PATH: settings.max_batch_bytes}
     )
     app.add_middleware(RequestTrail, metrics=metrics)
-    app.router.routes.extend((*creation.ROUTES, *reading.ROUTES))  # first: the busiest are found at once
+    for busy in (creation, reading):  # first, and not included: they are found at once, without FastAPI's detours
+        app.router.routes.extend(busy.router.routes)
     for module in ROUTES:
         app.include_router(module.router)
     return app
