@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
@@ -24,6 +25,7 @@ from taskflow_api.routes import (
     auth,
     bulk,
     creation,
+    docs,
     editing,
     health,
     queues,
@@ -53,7 +55,22 @@ from taskflow_core.tokens import AccessTokens
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
 RECENT_S = 2.0
-ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
+ROUTES = (
+    auth,
+    api_keys,
+    admin,
+    bulk,
+    tasks,
+    editing,
+    task_types,
+    schedules,
+    webhooks,
+    queues,
+    workers,
+    stats,
+    health,
+    docs,
+)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -67,6 +84,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
         generate_unique_id_function=operation_id,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -74,7 +92,10 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
     app.add_middleware(
-        BodyLimit, max_bytes=settings.max_body_bytes, larger={creation.BATCH_PATH: settings.max_batch_bytes}
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        larger={creation.BATCH_PATH: settings.max_batch_bytes},
+        timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(RequestTrail, metrics=metrics)
     for busy in (creation, reading):  # first, and not included: they are found at once, without FastAPI's detours
@@ -87,7 +108,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
 def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(settings, service="api")
+        engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
         sessions = create_sessions(engine)
@@ -113,6 +134,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
+            limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
             recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
         )

@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
 from taskflow_core.validation import invalid
 
-BODY_TIMEOUT_S = 30
 MAX_DEPTH = 64
 JSON_TYPE = re.compile(r"application/(?:[a-z0-9.-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
 LONG_INTEGER = re.compile(rb"[0-9]{19}")
@@ -30,31 +29,35 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class BodyLimit:
-    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within BODY_TIMEOUT_S in all.
+    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within `timeout_s` in all.
 
     `larger` has the bounds of paths that take more.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int], timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._larger = larger
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a `receive` that counts."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
         max_bytes = self._larger.get(scope["path"], self._max_bytes)
-        announced = Headers(scope=scope).get("content-length", "0")
+        announced = headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > max_bytes:
             raise _too_large(max_bytes)
-        await self._app(scope, _counting(receive, max_bytes), send)
+        await self._app(scope, _counting(receive, max_bytes, self._timeout_s), send)
 
 
-def _counting(receive: Receive, max_bytes: int) -> Receive:
+def _counting(receive: Receive, max_bytes: int, timeout_s: float) -> Receive:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + BODY_TIMEOUT_S
+    deadline = loop.time() + timeout_s
     read = 0
     complete = False
 
@@ -66,7 +69,7 @@ def _counting(receive: Receive, max_bytes: int) -> Receive:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, f"the body did not arrive within {BODY_TIMEOUT_S} s") from None
+            raise HTTPException(408, f"the body did not arrive within {timeout_s:g} s") from None
         read += len(message.get("body", b""))
         complete = not message.get("more_body", False)
         if read > max_bytes:
@@ -90,8 +93,6 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
     """
     if optional and not await request.body():
         return model()
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
     if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
         raise WrongMediaType("send JSON, with the header Content-Type: application/json")
     value = parse(await request.body())

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.requests import Request
 
+from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.recent import Recent
 from taskflow_api.throttle import LoginThrottle
@@ -47,6 +48,7 @@ class Resources:
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
+    limiter: RequestLimiter
     recent: Recent
     revisions: list[str]
 
@@ -82,12 +84,14 @@ async def identify(request: Request, opened: Resources) -> Identity:
         Unauthenticated: no bearer token was sent.
         InvalidToken: it is not valid, or no longer.
         Forbidden: it is an API key that may not do this.
+        RateLimited: they have sent too many requests.
     """
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("send an access token or an API key: Authorization: Bearer <token>")
     identity = await opened.admission.identify(token, method=request.method, path=request.scope["path"])
     request.state.user_id = str(identity.actor.user_id)
+    await opened.limiter.enter(request, identity.actor.user_id)
     return identity
 
 

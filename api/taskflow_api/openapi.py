@@ -18,16 +18,14 @@ REF = "#/components/schemas/{model}"
 FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
 TAGS = {
     "auth": "Accounts, logins and their sessions. Access tokens live for minutes, refresh tokens are used once.",
-    "api-keys": "Keys for programs: they act as their owner, within their scopes.",
+    "api keys": "Keys for programs: they act as their owner, within their scopes.",
     "admin": "Accounts and what happened to them; for ADMIN.",
     "tasks": "Tasks: typed work that is accepted once and never lost.",
     "events": "What happens to tasks, as it happens.",
     "schedules": "Tasks that a cron expression creates.",
     "queues": "How queues stand, and who may take from them.",
-    "workers": "The processes that run tasks.",
     "webhooks": "Events sent to addresses of yours, signed.",
-    "stats": "Figures over many tasks.",
-    "operations": "For Kubernetes and Prometheus; needs no token.",
+    "operations": "How the platform does: its workers, figures, health and metrics.",
 }
 SCHEMES = {
     TOKEN_SCHEME: {

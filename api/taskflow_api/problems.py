@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from taskflow_core.database import is_outage
+from taskflow_core.database import is_outage, is_timeout
 from taskflow_core.errors import (
     BadJson,
     Conflict,
@@ -22,6 +22,7 @@ from taskflow_core.errors import (
     NotFound,
     StaleVersion,
     TaskFlowError,
+    TimedOut,
     TooLarge,
     TooMany,
     Unauthenticated,
@@ -89,6 +90,8 @@ def describe(error: Exception) -> Problem:
         return Problem(error.status_code, code, _sentence(error), dict(error.headers or {}))
     if isinstance(error, TaskFlowError) and (status := status_of(type(error))):
         return Problem(status, error.code, error.message, _headers(error), _more(error))
+    if is_timeout(error):
+        return describe(TimedOut("the database did not finish this within its time; ask for less, or try again soon"))
     if is_outage(error):
         return describe(Unavailable("the database does not answer; try again soon", retry_after_s=OUTAGE_RETRY_S))
     return Problem(500, "internal_error", "something went wrong on our side; the request_id finds it in our logs")

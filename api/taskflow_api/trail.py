@@ -16,7 +16,6 @@ from taskflow_core.logs import get_logger
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
 QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
-DOCS_ROUTE = "/docs"
 # As they go over the wire: each answer has them.
 SECURITY_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -25,12 +24,6 @@ SECURITY_HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
-)
-# Swagger UI is an inline script that loads its parts from a CDN.
-DOCS_POLICY = (
-    b"default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    b"style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
-    b"connect-src 'self'; frame-ancestors 'none'"
 )
 
 log = get_logger(__name__)
@@ -88,8 +81,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
-            if self._scope["path"] == DOCS_ROUTE:
-                headers.append((b"content-security-policy", DOCS_POLICY))
+            if limit := self._scope["state"].get("rate_limit"):
+                headers += zip((b"ratelimit", b"ratelimit-policy"), (value.encode() for value in limit), strict=True)
             there = {name for name, _ in headers}
             message["headers"] = headers + [header for header in SECURITY_HEADERS if header[0] not in there]
         await self._send(message)
