@@ -50,6 +50,7 @@ from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
+from taskflow_core.sharing import Shared
 from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
@@ -127,6 +128,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             queue=queue,
             intake=intake,
             reading=tasks_by_id,
+            pages=Shared(),
             registry=registry,
             keyring=keyring,
             tokens=tokens,
