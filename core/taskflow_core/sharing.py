@@ -19,9 +19,7 @@ class Shared(Generic[A]):
         task = self._next.get(key)
         if task is None:
             task = self._next[key] = asyncio.create_task(self._after_the_last(key, run))
-            task.add_done_callback(
-                lambda done: done.cancelled() or done.exception()
-            )  # none may wait
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # none may wait
         return await asyncio.shield(task)
 
     async def _after_the_last(self, key: Hashable, run: Callable[[], Coroutine[Any, Any, A]]) -> A:
