@@ -27,6 +27,7 @@ from taskflow_core.queue import DeliveryQueue
 from taskflow_core.reading import Reading
 from taskflow_core.security_events import Origin
 from taskflow_core.settings import ApiSettings
+from taskflow_core.sharing import Shared
 from taskflow_core.tokens import AccessTokens, Identity
 
 
@@ -41,6 +42,7 @@ class Resources:
     queue: DeliveryQueue
     intake: Intake
     reading: Reading
+    pages: Shared[bytes]
     registry: Registry
     keyring: Keyring
     tokens: AccessTokens

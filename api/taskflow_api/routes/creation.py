@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -122,22 +123,24 @@ def _created(answer: dict[str, Any], *, headers: dict[str, str] | None = None) -
     return respond(answer, status=201, headers=about | (headers or {}))
 
 
-ROUTES = (
-    Direct(
-        PATH,
-        create,
-        methods=["POST"],
-        status_code=201,
-        tags=["tasks"],
-        responses={201: {"model": TaskResource}},
-        openapi_extra=SECURED | takes(NewTaskBody) | described(by_header(HEADER, DESCRIPTION)),
-    ),
-    Direct(
-        BATCH_PATH,
-        create_batch,
-        methods=["POST"],
-        tags=["tasks"],
-        responses={200: {"model": BatchResult}},
-        openapi_extra=SECURED | takes(BatchBody) | described(by_header(HEADER, DESCRIPTION)),
-    ),
+router = APIRouter(
+    routes=[
+        Direct(
+            PATH,
+            create,
+            methods=["POST"],
+            status_code=201,
+            tags=["tasks"],
+            responses={201: {"model": TaskResource}},
+            openapi_extra=SECURED | takes(NewTaskBody) | described(by_header(HEADER, DESCRIPTION)),
+        ),
+        Direct(
+            BATCH_PATH,
+            create_batch,
+            methods=["POST"],
+            tags=["tasks"],
+            responses={200: {"model": BatchResult}},
+            openapi_extra=SECURED | takes(BatchBody) | described(by_header(HEADER, DESCRIPTION)),
+        ),
+    ]
 )

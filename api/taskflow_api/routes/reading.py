@@ -2,6 +2,7 @@
 
 from uuid import UUID
 
+from fastapi import APIRouter
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,13 +35,15 @@ def _task_id(request: Request) -> UUID:
         raise invalid(error.errors(include_url=False, include_input=False), prefix=("task_id",)) from None
 
 
-ROUTES = (
-    Direct(
-        "/api/v1/tasks/{task_id}",
-        get,
-        methods=["GET"],
-        tags=["tasks"],
-        responses={200: {"model": TaskResource}},
-        openapi_extra=SECURED | described(by_path("task_id", UUID), by_header(IF_NONE_MATCH, KNOWN)),
-    ),
+router = APIRouter(
+    routes=[
+        Direct(
+            "/api/v1/tasks/{task_id}",
+            get,
+            methods=["GET"],
+            tags=["tasks"],
+            responses={200: {"model": TaskResource}},
+            openapi_extra=SECURED | described(by_path("task_id", UUID), by_header(IF_NONE_MATCH, KNOWN)),
+        ),
+    ]
 )
