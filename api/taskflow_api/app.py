@@ -14,10 +14,11 @@ from starlette.responses import Response
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.feed import Feed
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import PROBLEMS, describe_api
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, health, queues, schedules, task_types, tasks
+from taskflow_api.routes import auth, events, health, queues, schedules, task_types, tasks
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
@@ -53,7 +54,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for module in (auth, tasks, task_types, schedules, queues, health):
+    for module in (auth, tasks, events, task_types, schedules, queues, health):
         app.include_router(module.router)
     return app
 
@@ -83,10 +84,12 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             throttle=LoginThrottle(redis),
             metrics=metrics,
             revisions=await asyncio.to_thread(schema.revisions),
+            feed=(feed := Feed(settings)),
         )
         try:
             yield
         finally:
+            await feed.aclose()
             passwords.close()
             await redis.aclose()
             await engine.dispose()

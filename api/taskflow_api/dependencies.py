@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlmodel import col
 from starlette.requests import Request
 
+from taskflow_api.feed import Feed
 from taskflow_api.metrics import Metrics
 from taskflow_api.throttle import LoginThrottle
 from taskflow_core.actors import Actor
@@ -42,6 +43,7 @@ class Resources:
     throttle: LoginThrottle
     metrics: Metrics
     revisions: list[str]
+    feed: Feed
 
 
 async def get_resources(request: Request) -> Resources:
@@ -74,6 +76,7 @@ async def authenticate(request: Request, bearer: Bearer, opened: Opened, session
         raise Unauthenticated("send an access token: Authorization: Bearer <token>")
     identity = opened.tokens.verify(bearer.credentials)
     request.state.user_id = str(identity.actor.user_id)
+    request.state.identity = identity
     if identity.actor.role is not Role.USER:
         await _still_holds(session, identity)
     return identity.actor

@@ -18,7 +18,9 @@ TaskFlowError
 │   └── IdempotencyMismatch  the Idempotency-Key was used with another request
 ├── TooLarge                 a payload or body is over its bound
 ├── TooMany                  a quota or a rate is exhausted
+│   └── TooManyStreams       the user has as many open streams as one may have
 └── Unavailable              a dependency is away; come back later
+    └── NoStreamFree         the process has as many open streams as it can, or stops
 """
 
 from collections.abc import Sequence
@@ -164,3 +166,15 @@ class Unavailable(TaskFlowError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TooManyStreams(TooMany):
+    """The user has as many open streams as one may have."""
+
+    code = "too_many_streams"
+
+
+class NoStreamFree(Unavailable):
+    """The process has as many open streams as it can, or it stops; another may have room."""
+
+    code = "no_stream_free"

@@ -155,6 +155,8 @@ class ApiSettings(Settings):
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
+    max_streams: int = Field(default=1000, ge=1, le=100_000)
+    max_streams_per_user: int = Field(default=20, ge=1, le=100_000)
 
 
 class WorkerSettings(Settings):

@@ -1,8 +1,12 @@
 """Use-cases of accounts: register, find, note a login. None commits; the caller does."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -72,3 +76,11 @@ async def note_login(session: AsyncSession, user_id: UUID, *, new_hash: str | No
     if new_hash is not None:
         changes |= {"password_hash": new_hash, "updated_at": func.now()}
     await session.execute(update(User).where(col(User.id) == user_id).values(changes))
+
+
+async def standing(connection: AsyncConnection[Any], user_ids: Sequence[UUID]) -> dict[UUID, tuple[Role, int]]:
+    """Return role and token version of those accounts that exist and are not disabled."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        statement = "SELECT id, role, token_version FROM users WHERE id = ANY(%s::uuid[]) AND disabled_at IS NULL"
+        await cursor.execute(statement, [list(user_ids)])
+        return {row[0]: (Role(row[1]), row[2]) for row in await cursor.fetchall()}

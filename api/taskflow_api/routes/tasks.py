@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from taskflow_api import cursors
+from taskflow_api import cursors, waiting
 from taskflow_api.body import read
 from taskflow_api.dependencies import CurrentActor, Opened, Session
 from taskflow_api.idempotency import REPLAYED, IdempotencyKey
@@ -61,7 +61,10 @@ async def create(
     await session.commit()
     await opened.queue.deliver([task])
     opened.metrics.task_created(task.type)
-    return _created(answer)
+    waited = await waiting.until_final(request, opened, task.id)
+    if waited:
+        answer = await waiting.body_now(opened, task.id, actor=actor) or answer
+    return _created(answer, headers=waited)
 
 
 @router.get("", responses={200: {"model": TaskList}})
@@ -98,9 +101,14 @@ async def bulk_retry(request: Request, opened: Opened, actor: CurrentActor, sess
 
 
 @router.get("/{task_id}", responses=ONE)
-async def get(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
-    """Return one task."""
-    return task_response(await tasks.get(session, task_id, actor=actor), now=utc_now())
+async def get(request: Request, task_id: UUID, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+    """Return one task; with `Prefer: wait=N`, once it has finished or N seconds are over."""
+    task = await tasks.get(session, task_id, actor=actor)
+    await session.close()
+    waited = await waiting.until_final(request, opened, task_id)
+    if waited:
+        task = await tasks.get(session, task_id, actor=actor)
+    return task_response(task, now=utc_now(), headers=waited)
 
 
 @router.post("/{task_id}:cancel", responses=ONE)
