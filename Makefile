@@ -14,11 +14,14 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" pyproject.toml
 
+# The tests of a file share servers; most of their time is waiting, so there may be more processes than cores.
+SPREAD := --dist loadfile
+
 # The peers that benchmarks compare with; their pins do not agree with ours.
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults bench lint types format lock clean
+.PHONY: help setup up demo test test-faults bench soak lint types format lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,16 +34,19 @@ up: setup ## Run the whole platform on this machine, without Docker or Kubernete
 demo: setup ## Start a platform, run one task of each type, show the results, stop it
 	$(BIN)/taskflow demo --embedded
 
-test: setup ## Run every test that needs no cluster and no Docker
-	$(BIN)/pytest
+test: setup ## Run every test that needs no cluster and no Docker, a file at a time in four processes
+	$(BIN)/pytest $(SPREAD) -n 4
 
 test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with a table of figures (5 to 8 minutes, Linux)
-	$(BIN)/pytest tests/faults
+	$(BIN)/pytest tests/faults $(SPREAD) -n 2
 
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python benchmarks/run.py --peers $(PEERS)/bin
+
+soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
+	$(BIN)/python benchmarks/soak.py
 
 lint: setup ## Check style, formatting and the directions of imports
 	$(BIN)/ruff check .
@@ -55,8 +61,11 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff format .
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
-	$(LOCK) --upgrade --extra embedded --extra dev --output-file requirements/dev.txt
+	$(LOCK) --upgrade --extra embedded --extra operator --extra dev --output-file requirements/dev.txt
 	$(LOCK) --upgrade --output-file requirements/platform.txt --constraints requirements/dev.txt
+	$(LOCK) --upgrade --extra operator --output-file requirements/operator.txt --constraints requirements/dev.txt
+	echo 'hatchling>=1.27' | $(subst pyproject.toml,-,$(LOCK)) --upgrade --output-file requirements/build.txt \
+		--constraints requirements/dev.txt
 	$(BENCH_LOCK) --upgrade --output-file requirements/bench.txt
 
 clean: ## Remove what the commands made (.venv, caches, builds); keeps .taskflow, the platform's data

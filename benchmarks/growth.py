@@ -21,10 +21,10 @@ from taskflow_core.tasks import TaskFilter
 
 BATCH = 50
 ROUNDS = 60
-OWNERS = 1000
+OWNERS = 100
 PAGE = 20
 
-# Finished tasks of a thousand owners; ids as UUIDv7 would be, one a millisecond, in the past.
+# Finished tasks; ids as UUIDv7 would be, one a millisecond, in the past.
 HISTORY = """
 INSERT INTO tasks (id, owner_id, type, lane, status, payload, result, attempt, fence, created_at, finished_at)
 SELECT (lpad(to_hex(1700000000000 + n), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8'

@@ -44,12 +44,13 @@ def _watch(worker: Contender, servers: Servers) -> tuple[float, float]:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{left} tasks are left")
             if not early and left < TASKS * 0.9:
-                early = _resident_mib(pid)
+                early = resident_mib(pid)
             time.sleep(0.5)
-        return early, _resident_mib(pid)
+        return early, resident_mib(pid)
 
 
-def _resident_mib(pid: int) -> float:
+def resident_mib(pid: int) -> float:
+    """Return the mebibytes of a process that are in memory."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 

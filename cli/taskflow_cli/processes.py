@@ -25,6 +25,7 @@ def add_commands(app: typer.Typer) -> None:
         epilog=examples("taskflow worker", "TASKFLOW_QUEUES=high,default TASKFLOW_SLOTS=4 taskflow worker"),
     )(worker)
     app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow scheduler"))(scheduler)
+    app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow operator"))(operator)
     app.command(rich_help_panel=RUN_PANEL, epilog=examples("taskflow migrate", "taskflow migrate --check"))(migrate)
 
 
@@ -79,6 +80,18 @@ def scheduler() -> None:
     Settings come from the environment: TASKFLOW_DATABASE_URL and TASKFLOW_REDIS_URL must be set.
     """
     _run("taskflow_worker.scheduler")
+
+
+def operator() -> None:
+    """Run the Kubernetes operator in this process; it needs the extra `operator` and a service account or kubeconfig.
+
+    It creates what each TaskFlowCluster describes and lets its workers follow the queue.
+    """
+    if find_spec("kopf") is None:
+        raise BadInput(
+            "the operator is not installed", hint="install it with: pip install 'taskflow-platform[operator]'"
+        )
+    _run("taskflow_operator.main")
 
 
 def migrate(

@@ -68,8 +68,8 @@ async def scene(
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what each scenario counted, those of failed ones included."""
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
-    properties = [value for report in reports if report.when == "call" for _, value in report.user_properties]
-    rows = [value for value in properties if isinstance(value, Figures)]
+    properties = [entry for report in reports if report.when == "call" for entry in report.user_properties]
+    rows = [Figures(**value) for name, value in properties if name == "figures"]
     if rows:
         terminalreporter.section("figures of the fault scenarios")
         for row in table(rows):

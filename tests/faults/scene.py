@@ -3,7 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -202,7 +202,7 @@ class Scene:
         completed, failed, canceled, doubled = row
         lost = len(ids) - completed - failed - canceled
         figures = Figures(scenario, len(ids), completed, failed, canceled, lost, doubled, recovery_s, note)
-        self.record("figures", figures)
+        self.record("figures", asdict(figures))
         assert (figures.lost, figures.doubled) == (0, 0), figures
         return figures
 

@@ -156,7 +156,7 @@ async def test_an_encoding_that_cannot_be_bounded_is_refused(encoding: str) -> N
         assert await refusal(server.url()) == "unsupported_encoding"
 
 
-@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"x" * 1000)[:-4]])
+@pytest.mark.parametrize("body", [b"no gzip", gzip.compress(b"x" * 1000)[:-4]], ids=["no gzip", "cut off"])
 async def test_broken_gzip_is_a_failure_that_another_try_may_mend(body: bytes) -> None:
     answer = Answer(200, body, {"Content-Encoding": "gzip"})
     with serving(lambda _: answer) as server, pytest.raises(FetchFailed, match="gzip"):

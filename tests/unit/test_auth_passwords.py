@@ -33,6 +33,7 @@ async def test_a_password_is_right_in_full_and_wrong_by_its_last_character(ours:
         bcrypt.hashpw(b"hello world", bcrypt.gensalt(4)).decode(),
         PasswordHasher(time_cost=1, memory_cost=1024).hash("hello world"),
     ],
+    ids=["bcrypt", "argon2id"],
 )
 async def test_a_foreign_hash_is_accepted_with_a_better_one_to_keep(ours: Passwords, stored: str) -> None:
     checked = await ours.check("hello world", stored)

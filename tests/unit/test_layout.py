@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 COMPONENTS = ("core", "api", "worker", "cli", "operator")
 FOLDERS = (*COMPONENTS, "migrations", "tests", "benchmarks")
-LOCKS = ("requirements/dev.txt", "requirements/platform.txt", "requirements/bench.txt")
+LOCKS = tuple(f"requirements/{name}.txt" for name in ("dev", "platform", "operator", "build", "bench"))
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 45
 MAX_DECISION_LINES = 40
@@ -128,7 +128,12 @@ def test_a_lock_holds_hashes_and_no_address(lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("requirements/dev.txt", ["embedded", "dev"]), ("requirements/platform.txt", [])]
+    ("lock", "extras"),
+    [
+        ("requirements/dev.txt", ["embedded", "operator", "dev"]),
+        ("requirements/platform.txt", []),
+        ("requirements/operator.txt", ["operator"]),
+    ],
 )
 def test_a_lock_satisfies_what_the_project_asks_for(lock: str, extras: list[str]) -> None:
     project = tomllib.loads(pyproject())["project"]
