@@ -41,6 +41,8 @@ CREATE TABLE security_events (
 """,
     "CREATE INDEX security_events_user ON security_events (user_id, id DESC)",
     "CREATE INDEX security_events_created ON security_events USING brin (created_at)",
+    "ALTER TABLE task_logs ADD COLUMN fence bigint, ADD COLUMN line integer",
+    "CREATE UNIQUE INDEX task_logs_line ON task_logs (task_id, fence, line) WHERE line IS NOT NULL",
     # The newest events are read often: without a summary of its own, the end of the table is read whole each time.
     "ALTER INDEX task_events_id SET (autosummarize = on)",
 )
@@ -52,5 +54,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP INDEX task_logs_line")
+    op.execute("ALTER TABLE task_logs DROP COLUMN fence, DROP COLUMN line")
     op.execute("ALTER INDEX task_events_id RESET (autosummarize)")
     op.execute("DROP TABLE security_events, api_keys")
