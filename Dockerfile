@@ -9,7 +9,9 @@ SHELL ["/bin/sh", "-euc"]
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 WORKDIR /src
 # pip lives here and works on the other environments from outside, so that they hold none.
-RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/taskflow && python3 -m venv --without-pip /opt/operator
+RUN python3 -m venv /opt/build && \
+    python3 -m venv --without-pip /opt/taskflow && \
+    python3 -m venv --without-pip /opt/operator
 COPY requirements/build.txt requirements/platform.txt requirements/operator.txt requirements/
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/build/bin/pip install --quiet --require-hashes -r requirements/build.txt && \
@@ -48,13 +50,11 @@ COPY --from=build-operator /opt/operator /opt/operator
 ENV PATH=/opt/operator/bin:$PATH TASKFLOW_PROBE_PORT=8001
 EXPOSE 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-m", "taskflow_core.health"]
-ENTRYPOINT ["taskflow"]
-CMD ["operator"]
+CMD ["taskflow", "operator"]
 
 FROM runtime AS platform
 COPY --from=build /opt/taskflow /opt/taskflow
 ENV PATH=/opt/taskflow/bin:$PATH TASKFLOW_API_HOST=0.0.0.0 TASKFLOW_API_PORT=8000 TASKFLOW_PROBE_PORT=8001
 EXPOSE 8000 8001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python", "-m", "taskflow_core.health"]
-ENTRYPOINT ["taskflow"]
-CMD ["api"]
+CMD ["taskflow", "api"]

@@ -21,10 +21,10 @@ SPREAD := --dist loadfile
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults bench soak lint types format lock clean
+.PHONY: help setup up demo test test-faults test-e2e env image bench soak lint types format lock clean openapi
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -39,6 +39,15 @@ test: setup ## Run every test that needs no cluster and no Docker, a file at a t
 
 test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with a table of figures (5 to 8 minutes, Linux)
 	$(BIN)/pytest tests/faults $(SPREAD) -n 2
+
+test-e2e: setup ## Install the platform on the cluster of KUBECONFIG (or kind's) and break it there
+	$(BIN)/pytest tests/e2e
+
+env: ## Write .env with new secrets for docker compose
+	hack/env.sh
+
+image: ## Build both images and the one of the cluster's tests
+	hack/images.sh
 
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -59,6 +68,9 @@ types: setup ## Check the types, tests included
 format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+openapi: setup ## Write docs/openapi.json from the code
+	$(BIN)/python -m taskflow_api.document > docs/openapi.json
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
 	$(LOCK) --upgrade --extra embedded --extra operator --extra dev --output-file requirements/dev.txt

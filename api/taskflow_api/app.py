@@ -16,7 +16,7 @@ from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
 from taskflow_api.feed import Feed
 from taskflow_api.metrics import Metrics
-from taskflow_api.openapi import PROBLEMS, describe_api
+from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
 from taskflow_api.routes import auth, events, health, queues, schedules, task_types, tasks
 from taskflow_api.throttle import LoginThrottle
@@ -45,7 +45,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         version=version(DISTRIBUTION),
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
-        responses=PROBLEMS,
+        generate_unique_id_function=operation_id,
         redoc_url=None,
         redirect_slashes=False,
     )

@@ -1,47 +1,117 @@
-"""What /openapi.json says beyond the signatures: bodies that endpoints read themselves, and problem documents."""
+"""What /openapi.json says beyond the signatures: bodies that endpoints read themselves, refusals, headers, examples."""
 
+import re
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from taskflow_api.problems import MEDIA_TYPE
-from taskflow_api.schemas.auth import Credentials, RefreshBody, Registration
+from taskflow_api import answers
+from taskflow_api.examples import example_of
+from taskflow_api.operations import KEY_SCHEME, PREFIX, TOKEN_SCHEME, Operation, operations
 from taskflow_api.schemas.problems import ProblemDocument
-from taskflow_api.schemas.schedules import NewScheduleBody
-from taskflow_api.schemas.tasks import BulkRetryBody, NewTaskBody
 
 REF = "#/components/schemas/{model}"
-MODELS: tuple[type[BaseModel], ...] = (
-    Registration,
-    Credentials,
-    RefreshBody,
-    NewTaskBody,
-    BulkRetryBody,
-    NewScheduleBody,
-    ProblemDocument,
-)
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "description": "What was wrong with the request",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": REF.format(model=ProblemDocument.__name__)}}},
-    }
+FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
+TAGS = {
+    "auth": "Accounts, logins and their sessions. Access tokens live for minutes, refresh tokens are used once.",
+    "api-keys": "Keys for programs: they act as their owner, within their scopes.",
+    "admin": "Accounts and what happened to them; for ADMIN.",
+    "tasks": "Tasks: typed work that is accepted once and never lost.",
+    "events": "What happens to tasks, as it happens.",
+    "schedules": "Tasks that a cron expression creates.",
+    "queues": "How queues stand, and who may take from them.",
+    "workers": "The processes that run tasks.",
+    "webhooks": "Events sent to addresses of yours, signed.",
+    "stats": "Figures over many tasks.",
+    "operations": "For Kubernetes and Prometheus; needs no token.",
 }
+SCHEMES = {
+    TOKEN_SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "The access token that login and refresh answer.",
+    },
+    KEY_SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "tf_...",
+        "description": "An API key with the scope that the operation needs.",
+    },
+}
+# The models of bodies that endpoints read themselves, by name; `takes` fills it.
+BODIES: dict[str, type[BaseModel]] = {ProblemDocument.__name__: ProblemDocument}
 
 
-def takes(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the part of an operation that describes its JSON body."""
+def takes(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """Return the part of an operation that describes its JSON body.
+
+    Raises:
+        ValueError: another model has that name already.
+    """
+    if BODIES.setdefault(model.__name__, model) is not model:
+        raise ValueError(f"two bodies are called {model.__name__}: {BODIES[model.__name__]} and {model}")
     schema = {"$ref": REF.format(model=model.__name__)}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}}}}
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of an operation: the endpoint's, and of a bare verb also what it is done to (`cancel_task`)."""
+    parts = [part for part in route.path.removeprefix(PREFIX).replace(":", "/:").split("/") if part]
+    if not route.path.startswith(PREFIX) or parts[0] == "auth":
+        return route.name
+    resource = (parts[1] if parts[0] == "admin" else parts[0]).replace("-", "_")
+    if "_" in route.name and not parts[-1].startswith(":"):
+        return route.name
+    one = "{" in route.path or route.name == "create"
+    noun = resource.removesuffix("s") if one else resource
+    return route.name if noun in route.name else f"{route.name}_{noun}"
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:
     """Return the OpenAPI document, made once."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        _, definitions = models_json_schema([(model, "validation") for model in MODELS], ref_template=REF)
-        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            servers=[{"url": "/", "description": "Where this document comes from"}],
+        )
+        _add_schemas(document)
+        for operation in operations(document):
+            _complete(operation, document)
+        used = {tag for operation in operations(document) for tag in operation.spec.get("tags", [])}
+        document["tags"] = [{"name": tag, "description": TAGS[tag]} for tag in TAGS if tag in used]
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _add_schemas(document: dict[str, Any]) -> None:
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for name in FASTAPIS_OWN:
+        schemas.pop(name, None)
+    _, definitions = models_json_schema([(model, "validation") for model in BODIES.values()], ref_template=REF)
+    schemas.update(definitions["$defs"])
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["securitySchemes"] = SCHEMES
+    components["headers"] = answers.HEADERS
+    components["responses"] = {}
+
+
+def _complete(operation: Operation, document: dict[str, Any]) -> None:
+    """Add what follows from the operation's shape: its summary, security, refusals, headers and examples."""
+    schemas = document["components"]["schemas"]
+    operation.spec["summary"] = re.split(r"[.;:]\s", operation.spec["description"] + " ")[0]
+    operation.spec["security"] = operation.security()
+    answers.add_refusals(operation, document["components"]["responses"])
+    answers.add_headers(operation, schemas)
+    bodies = [operation.spec.get("requestBody", {}), *operation.spec["responses"].values()]
+    for media_type, content in (item for body in bodies for item in body.get("content", {}).items()):
+        if media_type == "application/json" and content.get("schema"):
+            content.setdefault("example", example_of(content["schema"], schemas))

@@ -8,10 +8,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from redis.exceptions import RedisError
 from sqlalchemy import text
 from sqlalchemy.exc import ProgrammingError
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from taskflow_api.dependencies import Opened, Resources, Session
 from taskflow_api.rendering import respond
+from taskflow_api.schemas.health import Liveness, Readiness
 from taskflow_core import schema
 from taskflow_core.database import is_outage
 from taskflow_core.errors import Unavailable
@@ -22,13 +23,13 @@ REVISION = text("SELECT version_num FROM alembic_version")
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/health/live")
+@router.get("/health/live", responses={200: {"model": Liveness}})
 async def live() -> Response:
     """Answer as long as the event loop turns."""
     return respond({"status": "ok"})
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses={200: {"model": Readiness}})
 async def ready(opened: Opened, session: Session) -> Response:
     """Answer 200 when requests can be served: PostgreSQL answers, with this version's schema or a newer one.
 
@@ -42,7 +43,7 @@ async def ready(opened: Opened, session: Session) -> Response:
     return respond({"status": "ok" if redis == "ok" else "degraded", **body})
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(opened: Opened) -> Response:
     """Return what this process counts, in Prometheus' text format."""
     return Response(opened.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -37,6 +37,7 @@ from taskflow_core.validation import checked_payload, known_type
 PREFIX = "/api/v1/tasks"
 DELIVERED_AT_ONCE = 1000
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
+BINARY = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 router = APIRouter(prefix=PREFIX, tags=["tasks"])
 
@@ -143,8 +144,8 @@ async def list_files(task_id: UUID, actor: CurrentActor, session: Session) -> Re
     return respond({"items": [entry._asdict() for entry in found]})
 
 
-@router.get("/{task_id}/files/{name}", responses={200: {"content": {"application/octet-stream": {}}}})
-async def download(task_id: UUID, name: str, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+@router.get("/{task_id}/files/{name}", response_class=Response, responses={200: {"content": BINARY}})
+async def download_file(task_id: UUID, name: str, opened: Opened, actor: CurrentActor, session: Session) -> Response:
     """Return a file that a task made, as an attachment."""
     entry = await files.find(session, task_id, name, actor=actor)
     headers = {

@@ -1,0 +1,115 @@
+"""kubectl, as a user would type it, with a deadline on each call."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from waiting import eventually
+
+Body = dict[str, Any]
+CALL_S = 60
+
+
+class Refused(Exception):
+    """kubectl left with an error; the text is what it said."""
+
+
+@dataclass(frozen=True)
+class Kube:
+    """One namespace of the cluster that KUBECONFIG names."""
+
+    namespace: str
+
+    def run(self, *arguments: str, given: str | None = None, timeout: float = CALL_S) -> str:
+        """Run kubectl and return what it printed."""
+        done = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise Refused(done.stderr.strip())
+        return done.stdout
+
+    def apply(self, *bodies: Body) -> None:
+        """Apply objects as a user does, from standard input."""
+        items = {"apiVersion": "v1", "kind": "List", "items": list(bodies)}
+        self.run("apply", "--server-side", "--field-manager=e2e", "-f", "-", given=json.dumps(items))
+
+    def get(self, kind: str, name: str) -> Body:
+        """Return one object.
+
+        Raises:
+            Refused: there is none.
+        """
+        found: Body = json.loads(self.run("get", kind, name, "-o", "json"))
+        return found
+
+    def find(self, kind: str, selector: str = "") -> list[Body]:
+        """Return the objects of a kind."""
+        found: list[Body] = json.loads(self.run("get", kind, "-l", selector, "-o", "json"))["items"]
+        return found
+
+    def condition(self, kind: str, name: str, wanted: str) -> Body:
+        """Return a condition of an object, empty when it has none of that type."""
+        conditions = self.get(kind, name).get("status", {}).get("conditions", [])
+        return next((entry for entry in conditions if entry["type"] == wanted), {})
+
+    def wait_for(self, kind: str, name: str, condition: str, timeout: float = 180) -> None:
+        """Wait until a condition of an object is True."""
+        eventually(lambda: self.condition(kind, name, condition).get("status") == "True", timeout=timeout)
+
+    def running_pods(self, selector: str) -> list[str]:
+        """Return the names of pods that are not on their way out."""
+        pods = self.find("pods", selector)
+        return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def deployment(name: str, container: Body, *, user: int, env: Sequence[tuple[str, str]] = ()) -> Body:
+    """Return a Deployment of one pod that the restricted pod security level admits."""
+    secured = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    variables = [{"name": key, "value": value} for key, value in env]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"app": name}},
+            "strategy": {"type": "Recreate"},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {
+                    "enableServiceLinks": False,
+                    "securityContext": {"fsGroup": user},
+                    "containers": [{"name": name, "securityContext": secured, "env": variables, **container}],
+                },
+            },
+        },
+    }
+
+
+def service(name: str, port: int) -> Body:
+    """Return a Service in front of the Deployment of that name."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": port}]},
+    }
+
+
+def secret(name: str, **values: str) -> Body:
+    """Return a Secret; an underscore in a key stands for a hyphen."""
+    data = {key.replace("_", "-"): value for key, value in values.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
