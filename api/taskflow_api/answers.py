@@ -36,6 +36,10 @@ def _starts_tasks(operation: Operation) -> bool:
     return operation.has_body and operation.resource in {"tasks", "schedules"}
 
 
+def _streams(operation: Operation) -> bool:
+    return operation.has("header", "Last-Event-ID")
+
+
 # Where a status can be the answer at all.
 STATUSES: dict[int, Rule] = {
     400: _has_body,
@@ -60,6 +64,8 @@ CODES: dict[str, Rule] = {
     "idempotency_conflict": _has_key,
     "idempotency_mismatch": _has_key,
     "illegal_transition": lambda operation: _touches_task(operation) and operation.has("path"),
+    "no_stream_free": _streams,
+    "too_many_streams": _streams,
     "unknown_type": _starts_tasks,
 }
 HEADERS: dict[str, dict[str, Any]] = {

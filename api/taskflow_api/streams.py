@@ -5,9 +5,10 @@ import contextlib
 import random
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Depends, Header
 from orjson import Fragment
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -36,15 +37,20 @@ def is_wanted(request: Request) -> bool:
     return MEDIA_TYPE in request.headers.get("accept", "")
 
 
-def resume_after(request: Request, after: int | None) -> int | None:
-    """Return the id to go on after: of the header Last-Event-ID, which a browser sends by itself, or of `after`.
+Described = Annotated[
+    str | None, Header(alias="Last-Event-ID", description="Goes on after that event; browsers send it by themselves.")
+]
+
+
+async def last_event_id(request: Request, _described: Described = None) -> int | None:
+    """Return the id that a stream goes on after, or None.
 
     Raises:
         Invalid: it is no id.
     """
     given = request.headers.get("last-event-id", "")
     if not given:
-        return after
+        return None
     if not given.isdecimal() or not given.isascii() or int(given) > ANY_ID:
         message = "must be the id of an event of this stream"
         raise Invalid("the stream cannot be resumed", [FieldProblem("Last-Event-ID", message)])
@@ -82,6 +88,9 @@ def frame(kind: str, body: Any, *, identifier: int | None = None) -> bytes:
     """Return one event; without an identifier, the client's Last-Event-ID stays what it was."""
     head = b"" if identifier is None else b"id: %d\n" % identifier
     return b"%sevent: %s\ndata: %s\n\n" % (head, kind.encode(), to_json(body))
+
+
+LastEventId = Annotated[int | None, Depends(last_event_id)]
 
 
 class EventStream(Response):

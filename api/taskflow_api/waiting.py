@@ -1,9 +1,10 @@
 """`Prefer: wait=N` (RFC 7240): the answer comes when the task has finished, or after N seconds."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
+from fastapi import Depends, Header
 from starlette.requests import Request
 
 from taskflow_api.dependencies import Resources
@@ -18,18 +19,23 @@ MOST_S = 30
 WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?([0-9]{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
 
-def preferred_wait_s(request: Request) -> int:
+Described = Annotated[str | None, Header(alias="Prefer", description="`wait=N`: answer when the task has finished.")]
+
+
+async def preferred_wait_s(request: Request, _described: Described = None) -> int:
     """Return for how many seconds the client wants to wait, at most MOST_S; 0 when it does not say or cannot."""
     found = WAIT.search(",".join(request.headers.getlist("prefer")))
     return min(MOST_S, int(found[1])) if found else 0
 
 
-async def until_final(request: Request, opened: Resources, task_id: UUID) -> dict[str, str]:
+PreferredWait = Annotated[int, Depends(preferred_wait_s)]
+
+
+async def until_final(opened: Resources, task_id: UUID, *, seconds: int) -> dict[str, str]:
     """Wait as the client prefers; return the headers that say so, none if it does not or too many wait already.
 
     Nobody's connection to PostgreSQL is held meanwhile: the caller's session must have ended its transaction.
     """
-    seconds = preferred_wait_s(request)
     if not seconds:
         return {}
     try:

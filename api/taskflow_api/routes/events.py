@@ -13,7 +13,7 @@ from taskflow_api import streams
 from taskflow_api.dependencies import CurrentActor, Opened, Resources, Session
 from taskflow_api.rendering import respond
 from taskflow_api.schemas.events import EventList, EventsQuery, LinesQuery, LogLineList, PageQuery, TaskEventsQuery
-from taskflow_api.streams import EventStream, event_body, line_body
+from taskflow_api.streams import EventStream, LastEventId, event_body, line_body
 from taskflow_core import events, tasks
 from taskflow_core.actors import Actor
 from taskflow_core.events import Event, EventFilter, Line
@@ -21,25 +21,31 @@ from taskflow_core.lifecycle import FINAL
 
 STEPS = 20  # windows of ids that one page looks through; it may hold less than `limit`
 STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}
-EVENTS: dict[int | str, dict[str, Any]] = {200: {"model": EventList, "content": STREAM}}
-LINES: dict[int | str, dict[str, Any]] = {200: {"model": LogLineList, "content": STREAM}}
+OVER: dict[str, Any] = {"description": "The stream that was to be resumed is over: the task has finished"}
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"model": EventList, "content": STREAM}, 204: OVER}
+LINES: dict[int | str, dict[str, Any]] = {200: {"model": LogLineList, "content": STREAM}, 204: OVER}
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
 
 
 @router.get("/events", responses=EVENTS)
 async def list_events(
-    request: Request, query: Annotated[EventsQuery, Query()], opened: Opened, actor: CurrentActor, session: Session
+    request: Request,
+    query: Annotated[EventsQuery, Query()],
+    last_id: LastEventId,
+    opened: Opened,
+    actor: CurrentActor,
+    session: Session,
 ) -> Response:
     """Return what happened to your tasks (OPERATOR and ADMIN: to all) after an id, or the newest; or follow it."""
     if query.task is not None:
-        return await _of_task(query.task, request, query, opened, actor, session)
+        return await _of_task(query.task, request, query, last_id, opened, actor, session)
     filters = EventFilter(
         owner_id=None if actor.sees_all else actor.user_id, kind=query.kind, type=query.type, queue=query.queue
     )
     await session.close()
     if streams.is_wanted(request):
-        after = streams.resume_after(request, query.after)
+        after = query.after if last_id is None else last_id
         follow = partial(streams.all_events, opened.feed, after=after, filters=filters)
         return _stream(request, opened, actor, follow, filters)
     return respond(await _page(opened, query, filters))
@@ -50,12 +56,13 @@ async def list_task_events(
     task_id: UUID,
     request: Request,
     query: Annotated[TaskEventsQuery, Query()],
+    last_id: LastEventId,
     opened: Opened,
     actor: CurrentActor,
     session: Session,
 ) -> Response:
     """Return what happened to a task after an id; or all of it and what goes on, until the task has finished."""
-    return await _of_task(task_id, request, query, opened, actor, session)
+    return await _of_task(task_id, request, query, last_id, opened, actor, session)
 
 
 @router.get("/tasks/{task_id}/logs", responses=LINES)
@@ -63,6 +70,7 @@ async def list_lines(
     task_id: UUID,
     request: Request,
     query: Annotated[LinesQuery, Query()],
+    last_id: LastEventId,
     opened: Opened,
     actor: CurrentActor,
     session: Session,
@@ -70,26 +78,32 @@ async def list_lines(
     """Return what a task's handler logged after an id; or all of it and what goes on, until the task has finished."""
     task = await tasks.get(session, task_id, actor=actor)
     await session.close()
-    after = streams.resume_after(request, query.after) or 0
+    after = last_id or query.after or 0
     read = partial(events.lines, task_id=task_id, after=after, level=query.level, attempt=query.attempt)
     if not streams.is_wanted(request):
         return respond(_listed(await opened.feed.read(partial(read, limit=query.limit + 1)), query, after))
-    if _is_resumed(request) and task.status in FINAL and not await opened.feed.read(partial(read, limit=1)):
+    if last_id is not None and task.status in FINAL and not await opened.feed.read(partial(read, limit=1)):
         return Response(status_code=204)
     follow = partial(streams.task_lines, opened.feed, task_id, after=after, level=query.level, attempt=query.attempt)
     return _stream(request, opened, actor, follow)
 
 
 async def _of_task(
-    task_id: UUID, request: Request, query: TaskEventsQuery, opened: Resources, actor: Actor, session: Session
+    task_id: UUID,
+    request: Request,
+    query: TaskEventsQuery,
+    last_id: int | None,
+    opened: Resources,
+    actor: Actor,
+    session: Session,
 ) -> Response:
     task = await tasks.get(session, task_id, actor=actor)
     await session.close()
-    after = streams.resume_after(request, query.after) or 0
+    after = last_id or query.after or 0
     read = partial(events.of_task, task_id=task_id, after=after, kind=query.kind)
     if not streams.is_wanted(request):
         return respond(_listed(await opened.feed.read(partial(read, limit=query.limit + 1)), query, after))
-    if _is_resumed(request) and task.status in FINAL and not await opened.feed.read(partial(read, limit=1)):
+    if last_id is not None and task.status in FINAL and not await opened.feed.read(partial(read, limit=1)):
         return Response(status_code=204)
     follow = partial(streams.task_events, opened.feed, task_id, after=after, kind=query.kind)
     return _stream(request, opened, actor, follow)
@@ -117,10 +131,6 @@ def _listed(rows: Sequence[Event] | Sequence[Line], query: PageQuery, after: int
         "next_after": shown[-1].id if shown else after,
         "more": len(rows) > len(shown),
     }
-
-
-def _is_resumed(request: Request) -> bool:
-    return "last-event-id" in request.headers
 
 
 def _stream(

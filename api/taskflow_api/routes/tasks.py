@@ -26,6 +26,7 @@ from taskflow_api.schemas.tasks import (
     TaskList,
     TaskResource,
 )
+from taskflow_api.waiting import PreferredWait
 from taskflow_core import bulk, files, idempotency, tasks
 from taskflow_core.actors import Actor
 from taskflow_core.clock import utc_now
@@ -44,7 +45,7 @@ router = APIRouter(prefix=PREFIX, tags=["tasks"])
 
 @router.post("", status_code=201, responses={201: {"model": TaskResource}}, openapi_extra=takes(NewTaskBody))
 async def create(
-    request: Request, opened: Opened, actor: CurrentActor, session: Session, key: IdempotencyKey
+    request: Request, opened: Opened, actor: CurrentActor, session: Session, key: IdempotencyKey, wait_s: PreferredWait
 ) -> Response:
     """Create a task. It is stored when this answers 201, and runs at least once."""
     body = await read(request, NewTaskBody)
@@ -62,7 +63,7 @@ async def create(
     await session.commit()
     await opened.queue.deliver([task])
     opened.metrics.task_created(task.type)
-    waited = await waiting.until_final(request, opened, task.id)
+    waited = await waiting.until_final(opened, task.id, seconds=wait_s)
     if waited:
         answer = await waiting.body_now(opened, task.id, actor=actor) or answer
     return _created(answer, headers=waited)
@@ -102,11 +103,11 @@ async def bulk_retry(request: Request, opened: Opened, actor: CurrentActor, sess
 
 
 @router.get("/{task_id}", responses=ONE)
-async def get(request: Request, task_id: UUID, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+async def get(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session, wait_s: PreferredWait) -> Response:
     """Return one task; with `Prefer: wait=N`, once it has finished or N seconds are over."""
     task = await tasks.get(session, task_id, actor=actor)
     await session.close()
-    waited = await waiting.until_final(request, opened, task_id)
+    waited = await waiting.until_final(opened, task_id, seconds=wait_s)
     if waited:
         task = await tasks.get(session, task_id, actor=actor)
     return task_response(task, now=utc_now(), headers=waited)
