@@ -10,17 +10,17 @@ import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
 
+from taskflow_api.listeners import Followed, Listener
 from taskflow_core import events, users
 from taskflow_core.actors import Actor
 from taskflow_core.errors import NoStreamFree, TooManyStreams, Unavailable
-from taskflow_core.events import Event, EventFilter
+from taskflow_core.events import ANY_ID, Event, EventFilter
 from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
 from taskflow_core.settings import ApiSettings
@@ -29,51 +29,14 @@ from taskflow_core.tokens import Identity
 
 FASTEST_S, SLOWEST_S = 0.02, 0.2
 CALM = 0.1  # the wait between two looks, as a share of the time since something happened
-IDLE_S = 5.0
-ACCOUNTS_S = 5.0
+IDLE_S = ACCOUNTS_S = 5.0
+FRESH_S = 1.0
 KEPT = 1000
 WINDOW = 20_000
 AWAY = (psycopg.OperationalError, psycopg.InterfaceError, OSError)
 
 log = get_logger(__name__)
 T = TypeVar("T")
-
-
-@dataclass(eq=False, slots=True)
-class Followed:
-    """What the hub last saw of a task that somebody follows."""
-
-    version: int | None = 0
-    finished: bool = False
-    progress: str | None = None
-    last_line: int = 0
-    wakes: list[asyncio.Event] = field(default_factory=list)
-
-
-@dataclass(eq=False, slots=True)
-class Listener:
-    """An open stream: whose it is, and why it has to end (None: it goes on)."""
-
-    actor: Actor
-    identity: Identity | None
-    filters: EventFilter | None = None
-    cursor: int = 0
-    ended: str | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def end(self, reason: str) -> None:
-        """Have the stream end, if nothing else ended it before."""
-        self.ended = self.ended or reason
-        self.wake.set()
-
-    async def woken(self, timeout_s: float) -> bool:
-        """Wait until there may be something new; False after `timeout_s`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self.wake.wait()
-                self.wake.clear()
-                return True
-        return False
 
 
 class Feed:
@@ -94,6 +57,8 @@ class Feed:
         self._newest_after = 0
         self._tailed = asyncio.Event()
         self._tail_wanted = 0.0
+        self._looked = asyncio.Event()
+        self._looks_begun = self._looks_done = 0
         self._poked = asyncio.Event()
         self._active = 0.0
         self._used = 0.0
@@ -101,6 +66,21 @@ class Feed:
         self._connection: AsyncConnection[Any] | None = None
         self._loop: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._listeners)
+
+    @property
+    def kept(self) -> int:
+        """How many events are kept for all listeners together."""
+        return len(self._newest)
+
+    @property
+    def open_waits(self) -> int:
+        """How many requests wait for a task's end."""
+        return self._waiting
 
     @contextlib.contextmanager
     def listen(self, actor: Actor, identity: Identity | None, filters: EventFilter | None = None) -> Iterator[Listener]:
@@ -179,6 +159,23 @@ class Feed:
             raise Unavailable("the events cannot be read now; try again soon", retry_after_s=2) from None
         return self._tail.position
 
+    async def newest_position(self) -> int:
+        """Return a position that includes what was committed before the call, unless a writer hangs below it.
+
+        Raises:
+            Unavailable: as `position`.
+        """
+        await self.position()
+        begun, wanted = self._looks_begun, ANY_ID
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FRESH_S):
+                while self._tail.position < wanted:
+                    self._stir()
+                    await self._looked.wait()
+                    if self._looks_done > begun and wanted == ANY_ID:
+                        wanted = self._tail.seen
+        return await self.position()
+
     async def following(self, cursor: int, filters: EventFilter, *, limit: int) -> tuple[list[Event], int]:
         """Return wanted events after the cursor, and where to go on: a step that may be empty before the end."""
         upto = await self.position()
@@ -196,7 +193,7 @@ class Feed:
 
     async def newest(self, filters: EventFilter, *, limit: int) -> tuple[list[Event], int]:
         """Return the newest wanted events, oldest first, among the last WINDOW of all, and where to go on."""
-        upto = await self.position()
+        upto = await self.newest_position()
         window = (max(0, upto - WINDOW), upto)
         found = await self.read(
             lambda link: events.between(link, *window, limit=limit, filters=filters, newest_first=True)
@@ -294,7 +291,11 @@ class Feed:
 
     async def _look_at_tail(self, connection: AsyncConnection[Any], tailing: Sequence[Listener]) -> None:
         before = self._tail.position
+        self._looks_begun += 1
         batch = await self._tail.read(connection)
+        self._looks_done = self._looks_begun
+        self._looked.set()
+        self._looked = asyncio.Event()
         if self._tail.ready and not self._tailed.is_set():
             self._newest_after = self._tail.position
             self._tailed.set()

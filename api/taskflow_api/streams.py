@@ -14,7 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from taskflow_api.feed import Feed, Listener
+from taskflow_api.feed import Feed
+from taskflow_api.listeners import Listener
 from taskflow_api.rendering import to_json
 from taskflow_core import events
 from taskflow_core.actors import Actor

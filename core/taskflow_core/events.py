@@ -166,7 +166,7 @@ async def lines(
     parameters = {
         "task": task_id,
         "after": after,
-        "levels": LEVELS[LEVELS.index(level) :],
+        "levels": list(LEVELS[LEVELS.index(level) :]),
         "attempt": attempt,
         "limit": limit,
     }

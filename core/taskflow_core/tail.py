@@ -25,10 +25,11 @@ LAST: LiteralString = "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FRO
 
 
 class Tail:
-    """Where one reader is: every event up to `position` was returned, or was there before the start."""
+    """Where one reader is: every event up to `position` was returned, or was there before. `seen` is the newest."""
 
     def __init__(self) -> None:
         self.position = 0
+        self.seen = 0
         self.ready = False
         self._horizon = 0
         self._writers: frozenset[str] | None = None
@@ -41,6 +42,7 @@ class Tail:
         if self._horizon > self.position:
             await self._ask_writers(connection)
         rows = await events.between(connection, self.position, ANY_ID, limit=LIMIT)
+        self.seen = max(self.position, rows[-1].id if rows else 0)
         settled = self._horizon if self._writers is not None and not self._writers else self.position
         if len(rows) == LIMIT:
             settled = min(settled, rows[-1].id)

@@ -115,10 +115,11 @@ async def _page(opened: Resources, query: EventsQuery, filters: EventFilter) -> 
         return {"items": [event_body(event) for event in found], "next_after": cursor, "more": False}
     items: list[Event] = []
     cursor = query.after
+    upto = await opened.feed.newest_position()
     for _ in range(STEPS):
         found, cursor = await opened.feed.following(cursor, filters, limit=query.limit - len(items))
         items += found
-        more = cursor < await opened.feed.position()
+        more = cursor < upto
         if len(items) == query.limit or not more:
             break
     return {"items": [event_body(event) for event in items], "next_after": cursor, "more": more}
