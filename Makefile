@@ -21,10 +21,10 @@ SPREAD := --dist loadfile
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench soak lint types format lock clean openapi
+.PHONY: help setup up demo test test-faults test-e2e env image bench soak lint types format lock clean openapi crd test-cluster
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -49,6 +49,9 @@ env: ## Write .env with new secrets for docker compose
 image: ## Build both images and the one of the cluster's tests
 	hack/images.sh
 
+test-cluster: setup ## Run the operator's tests against a real Kubernetes API server, from KUBEBUILDER_ASSETS
+	$(BIN)/pytest tests/cluster
+
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
@@ -71,6 +74,10 @@ format: setup ## Format the code and fix what can be fixed
 
 openapi: setup ## Write docs/openapi.json from the code
 	$(BIN)/python -m taskflow_api.document > docs/openapi.json
+
+crd: setup ## Generate the CustomResourceDefinition and the operator's RBAC from the code
+	$(BIN)/python -m taskflow_operator.crd > charts/taskflow/files/crd.yaml
+	$(BIN)/python -m taskflow_operator.rbac > charts/taskflow/files/rbac.yaml
 
 lock: setup ## Renew the locked dependencies within the bounds of pyproject.toml
 	$(LOCK) --upgrade --extra embedded --extra operator --extra dev --output-file requirements/dev.txt

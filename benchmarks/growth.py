@@ -10,14 +10,14 @@ from uuid import UUID
 from psycopg import AsyncConnection
 
 from servers import Servers
-from taskflow_core import leases, tasks
+from taskflow_core import leases, listing
 from taskflow_core.actors import Actor
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.identifiers import new_id
 from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import completed
+from taskflow_core.listing import TaskFilter
 from taskflow_core.models.users import Role
-from taskflow_core.tasks import TaskFilter
 
 BATCH = 50
 ROUNDS = 60
@@ -106,10 +106,10 @@ async def _pages(servers: Servers, size: int) -> tuple[float, float]:
         middle = UUID(int=(1_700_000_000_000 + size // 2) << 80)
 
         async def first(_: int) -> None:
-            await tasks.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=None)
+            await listing.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=None)
 
         async def deep(_: int) -> None:
-            await tasks.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=middle)
+            await listing.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=middle)
 
         found = await _median_ms(first), await _median_ms(deep)
     await engine.dispose()

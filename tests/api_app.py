@@ -1,7 +1,7 @@
 """The API inside the test's process, over real PostgreSQL and Valkey, and what its tests share."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel, SecretStr
-from sqlalchemy import text, update
+from sqlalchemy import Row, text, update
 from sqlmodel import col
 
 from taskflow_api.app import create_app
@@ -17,8 +17,13 @@ from taskflow_api.dependencies import Resources
 from taskflow_core.handlers import Context, Registry, task_type
 from taskflow_core.models.users import Role, User
 from taskflow_core.settings import ApiSettings, Settings
+from waiting import eventually_async
 
 PASSWORD = "correct horse battery"
+BLOCKED = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND cardinality(pg_blocking_pids(pid)) > 0
+"""
 TABLES = ("tasks", "task_events", "users", "refresh_tokens")
 
 
@@ -96,6 +101,18 @@ class Api:
         async with self.resources.sessions() as session:
             await session.execute(text(statement), parameters)
             await session.commit()
+
+    async def fetch(self, statement: str, **parameters: Any) -> Sequence[Row[Any]]:
+        async with self.resources.sessions() as session:
+            return (await session.execute(text(statement), parameters)).all()
+
+    async def until_blocked(self, *, many: int = 1) -> None:
+        """Wait until so many statements of this database wait for another transaction."""
+
+        async def is_blocked() -> bool:
+            return (await self.fetch(BLOCKED))[0][0] >= many
+
+        await eventually_async(is_blocked)
 
     async def rows(self) -> dict[str, int]:
         """Count the rows of the tables that requests write to."""

@@ -15,7 +15,7 @@ from taskflow_core.lifecycle import Ending, canceled, completed, failed, release
 
 WORKER = "host-1-boot"
 REGISTER = """
-INSERT INTO workers (id, name, hostname, pid, queues, slots, version) VALUES (%s, 'w', 'h', 1, '{}', 1, '')
+INSERT INTO workers (id, name, hostname, pid, queues, slots, version) VALUES (%s, 'w', 'h', 1, '{default}', 1, '')
 """
 
 

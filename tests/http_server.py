@@ -84,7 +84,7 @@ def handler_for(take: Callable[[Asked], Answer]) -> type[BaseHTTPRequestHandler]
             except OSError:
                 self.close_connection = True  # the client left, which some tests want
 
-        do_GET = do_PUT = respond  # noqa: N815 (http.server's names)
+        do_GET = do_POST = do_PUT = respond  # noqa: N815 (http.server's names)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (http.server's name)
             pass

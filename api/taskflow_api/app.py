@@ -18,10 +18,27 @@ from taskflow_api.feed import Feed
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
-from taskflow_api.routes import auth, events, health, queues, schedules, task_types, tasks
+from taskflow_api.recent import Recent
+from taskflow_api.routes import (
+    admin,
+    api_keys,
+    auth,
+    bulk,
+    editing,
+    events,
+    health,
+    queues,
+    schedules,
+    stats,
+    task_types,
+    tasks,
+    webhooks,
+    workers,
+)
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import schema
+from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.errors import TaskFlowError
 from taskflow_core.handlers import Registry
@@ -33,6 +50,23 @@ from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
+RECENT_S = 2.0
+ROUTES = (
+    auth,
+    api_keys,
+    admin,
+    bulk,
+    tasks,
+    editing,
+    events,
+    task_types,
+    schedules,
+    webhooks,
+    queues,
+    workers,
+    stats,
+    health,
+)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -54,7 +88,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         app.add_exception_handler(kind, _answer)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for module in (auth, tasks, events, task_types, schedules, queues, health):
+    for module in ROUTES:
         app.include_router(module.router)
     return app
 
@@ -65,24 +99,25 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
         engine = create_engine(settings, service="api")
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
+        sessions = create_sessions(engine)
         keyring = _keyring(settings)
+        tokens = AccessTokens(
+            keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
+        )
         app.state.resources = Resources(
             settings=settings,
             engine=engine,
-            sessions=create_sessions(engine),
+            sessions=sessions,
             redis=redis,
             queue=DeliveryQueue(redis),
             registry=registry,
             keyring=keyring,
-            tokens=AccessTokens(
-                keyring,
-                issuer=settings.jwt_issuer,
-                audience=settings.jwt_audience,
-                ttl_s=settings.access_token_ttl_s,
-            ),
+            tokens=tokens,
+            admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
+            recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
             feed=(feed := Feed(settings)),
         )

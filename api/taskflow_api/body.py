@@ -72,14 +72,18 @@ class BodyLimit:
         return TooLarge(f"a body may hold at most {self._max_bytes} bytes")
 
 
-async def read(request: Request, model: type[M]) -> M:
-    """Return the request's JSON body as a model.
+async def read(request: Request, model: type[M], *, optional: bool = False) -> M:
+    """Return the request's JSON body as a model; where it is `optional`, no body stands for an empty object.
 
     Raises:
         WrongMediaType: the Content-Type is not JSON.
         BadJson: the body is not JSON: NaN, lone surrogates and invalid UTF-8 included.
         Invalid: a field is wrong; names it.
     """
+    if optional and not await request.body():
+        return model()
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
     if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
         raise WrongMediaType("send JSON, with the header Content-Type: application/json")
     value = parse(await request.body())

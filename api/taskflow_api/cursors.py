@@ -13,7 +13,7 @@ import orjson
 from taskflow_core.actors import Actor
 from taskflow_core.errors import BadCursor, FieldProblem
 from taskflow_core.keyring import Keyring
-from taskflow_core.tasks import TaskFilter
+from taskflow_core.listing import TaskFilter
 
 PURPOSE = "cursor"
 ID_BYTES = 16

@@ -7,22 +7,23 @@ from typing import Annotated, cast
 from fastapi import Depends
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from redis.asyncio import Redis
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlmodel import col
 from starlette.requests import Request
 
 from taskflow_api.feed import Feed
 from taskflow_api.metrics import Metrics
+from taskflow_api.recent import Recent
 from taskflow_api.throttle import LoginThrottle
 from taskflow_core.actors import Actor
+from taskflow_core.admission import Admission
 from taskflow_core.database import Sessions
-from taskflow_core.errors import InvalidToken, Unauthenticated
+from taskflow_core.errors import Forbidden, Unauthenticated
 from taskflow_core.handlers import Registry
 from taskflow_core.keyring import Keyring
-from taskflow_core.models.users import Role, User
+from taskflow_core.models.users import Role
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue
+from taskflow_core.security_events import Origin
 from taskflow_core.settings import ApiSettings
 from taskflow_core.tokens import AccessTokens, Identity
 
@@ -39,9 +40,11 @@ class Resources:
     registry: Registry
     keyring: Keyring
     tokens: AccessTokens
+    admission: Admission
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
+    recent: Recent
     revisions: list[str]
     feed: Feed
 
@@ -65,34 +68,42 @@ Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False, bearerFormat="JWT"))]
 
 
-async def authenticate(request: Request, bearer: Bearer, opened: Opened, session: Session) -> Actor:
-    """Return who is asking.
+async def identify(request: Request, bearer: Bearer, opened: Opened) -> Identity:
+    """Return whom the request's token or API key speaks for.
 
     Raises:
         Unauthenticated: no bearer token was sent.
-        InvalidToken: it is not valid, or, of an OPERATOR or ADMIN, no longer.
+        InvalidToken: it is not valid, or no longer.
+        Forbidden: it is an API key that may not do this.
     """
     if bearer is None:
-        raise Unauthenticated("send an access token: Authorization: Bearer <token>")
-    identity = opened.tokens.verify(bearer.credentials)
+        raise Unauthenticated("send an access token or an API key: Authorization: Bearer <token>")
+    identity = await opened.admission.identify(bearer.credentials, method=request.method, path=request.scope["path"])
     request.state.user_id = str(identity.actor.user_id)
     request.state.identity = identity
-    if identity.actor.role is not Role.USER:
-        await _still_holds(session, identity)
-    return identity.actor
+    return identity
 
 
+async def authenticate(request: Request, bearer: Bearer, opened: Opened) -> Actor:
+    """Return who is asking; raises what `identify` does."""
+    return (await identify(request, bearer, opened)).actor
+
+
+CurrentIdentity = Annotated[Identity, Depends(identify)]
 CurrentActor = Annotated[Actor, Depends(authenticate)]
 
 
-async def _still_holds(session: AsyncSession, identity: Identity) -> None:
-    """Look the account up: a role that reaches beyond one's own tasks ends at once, not with the token."""
-    actor = identity.actor
-    account = select(col(User.id)).where(
-        col(User.id) == actor.user_id,
-        col(User.role) == actor.role,
-        col(User.token_version) == identity.token_version,
-        col(User.disabled_at).is_(None),
-    )
-    if (await session.execute(account)).scalar_one_or_none() is None:
-        raise InvalidToken("the access token no longer holds; log in again")
+async def require_admin(actor: CurrentActor) -> None:
+    """Let only an ADMIN pass.
+
+    Raises:
+        Forbidden: the actor is none.
+    """
+    if actor.role is not Role.ADMIN:
+        raise Forbidden("only an ADMIN may do this")
+
+
+def origin_of(request: Request) -> Origin:
+    """Return where a request came from."""
+    address = request.client.host if request.client else ""
+    return Origin(address, request.headers.get("user-agent", ""), request.state.request_id)

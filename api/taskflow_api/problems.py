@@ -16,9 +16,11 @@ from taskflow_core.errors import (
     DuplicateTask,
     Forbidden,
     IdempotencyConflict,
+    InsufficientScope,
     Invalid,
     InvalidToken,
     NotFound,
+    StaleVersion,
     TaskFlowError,
     TooLarge,
     TooMany,
@@ -37,6 +39,7 @@ STATUS: dict[type[TaskFlowError], int] = {
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,
+    StaleVersion: 412,
     TooLarge: 413,
     WrongMediaType: 415,
     Invalid: 422,
@@ -104,6 +107,9 @@ def _headers(error: TaskFlowError) -> dict[str, str]:
             return {"WWW-Authenticate": 'Bearer realm="taskflow", error="invalid_token"'}
         case Unauthenticated():
             return {"WWW-Authenticate": 'Bearer realm="taskflow"'}
+        case InsufficientScope(scope=scope):
+            about = f'Bearer realm="taskflow", error="insufficient_scope", scope="{scope}"'
+            return {"WWW-Authenticate": about}
         case TooMany() | Unavailable():
             return {"Retry-After": str(max(1, error.retry_after_s))}
         case IdempotencyConflict():

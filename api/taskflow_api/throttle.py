@@ -34,7 +34,7 @@ class Count(NamedTuple):
 
 
 class LoginThrottle:
-    """Counts a login before it is tried, so that parallel guesses count too, and takes it back when it was right."""
+    """Counts a login before it is tried, so that parallel guesses count too, and takes it back unless it was wrong."""
 
     def __init__(self, redis: "Redis") -> None:
         self._redis = redis
@@ -51,8 +51,8 @@ class LoginThrottle:
             if count.value > bucket.limit:
                 raise TooMany("too many failed logins; wait a little", retry_after_s=count.ends_in_s)
 
-    async def succeeded(self, *, account: str, address: str) -> None:
-        """Take the attempt back: only failures count."""
+    async def take_back(self, *, account: str, address: str) -> None:
+        """Uncount an attempt that was right, or that could not be tried: only failures count."""
         await self._add(_buckets(account, address), -1)
 
     async def _add(self, buckets: Iterable[Bucket], step: int) -> list[Count]:

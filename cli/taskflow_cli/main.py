@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from taskflow_cli import account, admin, audit, dead_letters, processes, queues, schedules, tasks
+from taskflow_cli import account, admin, audit, cluster, dead_letters, processes, queues, schedules, tasks
 from taskflow_cli.chaos import command as chaos
 from taskflow_cli.demo import command as demo
 from taskflow_cli.failures import Failure, render
@@ -39,7 +39,7 @@ def build_app() -> typer.Typer:
         help="Run typed tasks durably: submit them over REST, follow them live, run the platform that works on them.",
     )
     app.callback()(_root)
-    for module in (processes, demo, audit, chaos, tasks, dead_letters, schedules, queues, account, admin):
+    for module in (processes, demo, audit, chaos, tasks, dead_letters, schedules, queues, account, admin, cluster):
         module.add_commands(app)
     return app
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import ColumnElement, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -13,8 +13,9 @@ from sqlmodel import col
 from taskflow_core.actors import Actor
 from taskflow_core.errors import Conflict, FieldProblem, Invalid
 from taskflow_core.lanes import CROWD
+from taskflow_core.listing import TaskFilter, chosen_by
 from taskflow_core.models.tasks import Task
-from taskflow_core.tasks import AGAIN, DEDUP_INDEX, TaskFilter, chosen_by
+from taskflow_core.tasks import AGAIN, DEDUP_INDEX
 
 MAX_TASKS = 10_000
 
@@ -57,6 +58,46 @@ SELECT id, lane, enqueued_at FROM again ORDER BY id
 """)  # noqa: S608 - constants only
 
 
+# A task that runs is asked to stop; one that was asked already keeps the time of that.
+CANCEL = text("""
+WITH chosen AS (
+  SELECT id, status, cancel_requested_at IS NOT NULL AS asked FROM tasks WHERE id = ANY(CAST(:ids AS uuid[]))
+), changed AS (
+  UPDATE tasks SET status = CASE WHEN tasks.status = 'PENDING' THEN 'CANCELED' ELSE tasks.status END,
+    finished_at = CASE WHEN tasks.status = 'PENDING' THEN clock_timestamp() END,
+    cancel_requested_at = clock_timestamp(), row_version = row_version + 1, updated_at = clock_timestamp()
+  FROM chosen WHERE tasks.id = chosen.id AND NOT chosen.asked
+  RETURNING tasks.id, owner_id, tasks.status, attempt
+), event AS (
+  INSERT INTO task_events (task_id, owner_id, kind, attempt)
+  SELECT id, owner_id, CASE WHEN status = 'CANCELED' THEN 'task.canceled' ELSE 'task.cancel_requested' END, attempt
+  FROM changed
+)
+SELECT count(*) FILTER (WHERE status = 'PENDING'), count(*) FILTER (WHERE status = 'RUNNING') FROM chosen
+""")
+
+
+class BulkCancel(NamedTuple):
+    """How many tasks are CANCELED, and how many run and were asked to stop."""
+
+    canceled: int
+    asked: int
+
+
+async def cancel_unfinished(
+    session: AsyncSession, filters: TaskFilter, *, actor: Actor, expected_count: int
+) -> BulkCancel:
+    """Cancel every unfinished task of the filter, if there are as many as expected: those that run are asked to stop.
+
+    Raises:
+        Conflict: there are more or fewer; nothing is changed.
+        Invalid: there are more than MAX_TASKS.
+    """
+    unfinished = col(Task.finished_at).is_(None)
+    ids = await _lock(session, filters, unfinished, actor=actor, expected_count=expected_count, what="unfinished")
+    return BulkCancel(*(await session.execute(CANCEL, {"ids": ids})).one())
+
+
 async def retry_failed(session: AsyncSession, filters: TaskFilter, *, actor: Actor, expected_count: int) -> BulkRetry:
     """Give every FAILED task of the filter a fresh set of attempts, if there are as many as expected.
 
@@ -66,19 +107,8 @@ async def retry_failed(session: AsyncSession, filters: TaskFilter, *, actor: Act
         Conflict: there are more or fewer, or one changed at this moment; nothing is changed.
         Invalid: there are more than MAX_TASKS.
     """
-    failed = (
-        select(col(Task.id))
-        .where(*chosen_by(filters, actor), col(Task.unsuccessful) == "FAILED")
-        .order_by(col(Task.id))
-        .limit(MAX_TASKS + 1)
-        .with_for_update()
-    )
-    ids = list((await session.execute(failed)).scalars())
-    if len(ids) > MAX_TASKS:
-        message = f"chooses more than {MAX_TASKS} tasks; narrow it, for example with created_to"
-        raise Invalid("the filter is too wide", [FieldProblem("filter", message)])
-    if len(ids) != expected_count:
-        raise Conflict(f"{len(ids)} FAILED tasks match the filter, not {expected_count}; look again")
+    failed = col(Task.unsuccessful) == "FAILED"
+    ids = await _lock(session, filters, failed, actor=actor, expected_count=expected_count, what="FAILED")
     try:
         rows = await session.execute(RETRY, {"ids": ids, "crowded": len(ids) > CROWD})
     except IntegrityError as error:
@@ -87,3 +117,23 @@ async def retry_failed(session: AsyncSession, filters: TaskFilter, *, actor: Act
         raise Conflict("a task with the dedup_key of one of these was created at this moment; try again") from None
     retried = [Again(*row) for row in rows]
     return BulkRetry(retried, len(ids) - len(retried))
+
+
+async def _lock(
+    session: AsyncSession,
+    filters: TaskFilter,
+    state: ColumnElement[bool],
+    *,
+    actor: Actor,
+    expected_count: int,
+    what: str,
+) -> list[UUID]:
+    """Return the ids of the filter's tasks in that state, locked in the order of their ids as workers do."""
+    chosen = select(col(Task.id)).where(*chosen_by(filters, actor), state).order_by(col(Task.id))
+    ids = list((await session.execute(chosen.limit(MAX_TASKS + 1).with_for_update())).scalars())
+    if len(ids) > MAX_TASKS:
+        message = f"chooses more than {MAX_TASKS} tasks; narrow it, for example with created_to"
+        raise Invalid("the filter is too wide", [FieldProblem("filter", message)])
+    if len(ids) != expected_count:
+        raise Conflict(f"{len(ids)} {what} tasks match the filter, not {expected_count}; look again")
+    return ids

@@ -4,12 +4,15 @@ TaskFlowError
 ├── Unauthenticated          who is asking is unknown
 │   └── InvalidToken         a token is malformed, expired, revoked or of the wrong kind
 ├── Forbidden                known, but not allowed
+│   └── InsufficientScope    the API key was not given this scope
 ├── NotFound                 absent, or another owner's
 ├── Conflict                 the state of things does not allow it
 │   ├── IllegalTransition    a task cannot reach that status from where it is
 │   ├── DuplicateTask        an unfinished task holds the same deduplication key
 │   ├── AlreadyRegistered    the email address has an account
+│   ├── LastAdmin            nobody would be left to manage accounts
 │   └── IdempotencyConflict  the same Idempotency-Key is in flight
+├── StaleVersion             a change was made for a version that is no longer the current one
 ├── BadJson                  the body is not JSON
 ├── WrongMediaType           the body is of another kind than the one that is read here
 ├── Invalid                  the request cannot be understood, each field named
@@ -20,7 +23,8 @@ TaskFlowError
 ├── TooMany                  a quota or a rate is exhausted
 │   └── TooManyStreams       the user has as many open streams as one may have
 └── Unavailable              a dependency is away; come back later
-    └── NoStreamFree         the process has as many open streams as it can, or stops
+    ├── NoStreamFree         the process has as many open streams as it can, or stops
+    └── NotConfigured        the operator has not set this up
 """
 
 from collections.abc import Sequence
@@ -62,6 +66,16 @@ class Forbidden(TaskFlowError):
     code = "forbidden"
 
 
+class InsufficientScope(Forbidden):
+    """The API key was not given the scope that the request needs."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, message: str, *, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+
 class NotFound(TaskFlowError):
     """The thing does not exist, or belongs to someone else."""
 
@@ -96,10 +110,22 @@ class AlreadyRegistered(Conflict):
     code = "already_registered"
 
 
+class LastAdmin(Conflict):
+    """The change would leave no ADMIN that can log in."""
+
+    code = "last_admin"
+
+
 class IdempotencyConflict(Conflict):
     """A request with the same Idempotency-Key is still being answered."""
 
     code = "idempotency_conflict"
+
+
+class StaleVersion(TaskFlowError):
+    """A change names versions (If-Match), and the thing has moved on since."""
+
+    code = "stale_version"
 
 
 class BadJson(TaskFlowError):
@@ -178,3 +204,9 @@ class NoStreamFree(Unavailable):
     """The process has as many open streams as it can, or it stops; another may have room."""
 
     code = "no_stream_free"
+
+
+class NotConfigured(Unavailable):
+    """What was asked for needs a setting that this platform does not have."""
+
+    code = "not_configured"

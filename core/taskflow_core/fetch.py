@@ -6,11 +6,16 @@ check keep the name. Redirects are followed here, one by one, through the same c
 """
 
 import asyncio
+import re
 import socket
 import ssl
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from functools import partial
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
@@ -25,7 +30,9 @@ CONNECT_S = 5.0
 TOTAL_S = 60.0
 MAX_BYTES = 32 * 1024 * 1024
 MAX_REDIRECTS = 5
+MAX_WAIT = timedelta(hours=1)
 GZIP = 16 + zlib.MAX_WBITS  # what zlib calls "with a gzip header"
+HOST = re.compile(rb"[A-Za-z0-9._:-]+")  # a name, in its ASCII form, or an address without a zone
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # What may follow a redirect to another origin; all else (Authorization, API keys, cookies) stays behind.
 HARMLESS = frozenset({"accept", "user-agent", "if-none-match", "if-modified-since"})
@@ -57,9 +64,15 @@ class Fetched:
 class Backend(httpcore2.AsyncNetworkBackend):
     """Opens connections to checked addresses only."""
 
-    def __init__(self, allow: AllowList) -> None:
+    def __init__(self, allow: AllowList, *, lookups: int) -> None:
         self._allow = allow
         self._inner = httpcore2.AnyIOBackend()
+        # Threads of its own: a name server that never answers must not hold up the process's other look-ups.
+        self._resolvers = ThreadPoolExecutor(lookups, thread_name_prefix="resolve")
+
+    def close(self) -> None:
+        """Wait for no look-up that is still under way."""
+        self._resolvers.shutdown(wait=False, cancel_futures=True)
 
     async def connect_tcp(
         self,
@@ -84,8 +97,9 @@ class Backend(httpcore2.AsyncNetworkBackend):
         raise failure
 
     async def _open_addresses(self, host: str, port: int) -> list[str]:
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(self._resolvers, look_up)
         except (OSError, UnicodeError) as error:
             raise httpcore2.ConnectError(f"cannot resolve {host}") from error
         addresses = dict.fromkeys(str(entry[4][0]) for entry in found)
@@ -100,7 +114,10 @@ class Backend(httpcore2.AsyncNetworkBackend):
 
 
 class Client:
-    """A guarded HTTP client: `async with Client(AllowList.parse(...)) as client`. Safe for concurrent requests."""
+    """A guarded HTTP client: `async with Client(AllowList.parse(...)) as client`. Safe for concurrent requests.
+
+    With `beginning_only`, the first `max_bytes` of an answer are enough, as they came; what follows is not read.
+    """
 
     def __init__(
         self,
@@ -108,12 +125,19 @@ class Client:
         *,
         max_bytes: int = MAX_BYTES,
         total_s: float = TOTAL_S,
+        connections: int = 10,
+        beginning_only: bool = False,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._max_bytes = max_bytes
         self._total_s = total_s
+        self._beginning_only = beginning_only
+        self._backend = Backend(allow, lookups=connections)
         self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=ssl_context, max_connections=10, keepalive_expiry=5.0, network_backend=Backend(allow)
+            ssl_context=ssl_context,
+            max_connections=connections,
+            keepalive_expiry=5.0,
+            network_backend=self._backend,
         )
 
     async def __aenter__(self) -> Self:
@@ -123,6 +147,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._backend.close()
         await self._pool.__aexit__(kind, error, trace)
 
     async def request(
@@ -166,10 +191,20 @@ class Client:
             extensions={"timeout": {"connect": CONNECT_S, "read": self._total_s, "write": self._total_s}},
         ) as response:
             found = httpx2.Headers(response.headers)
+            if self._beginning_only:
+                return Fetched(response.status, found, await self._beginning(response), str(url))
             body = Body(found.get("content-encoding", "identity"), self._max_bytes)
             async for piece in response.aiter_stream():
                 body.add(piece)
             return Fetched(response.status, found, body.whole(), str(url))
+
+    async def _beginning(self, response: httpcore2.Response) -> bytes:
+        held = bytearray()
+        async for piece in response.aiter_stream():
+            held += piece
+            if len(held) >= self._max_bytes:
+                break
+        return bytes(held[: self._max_bytes])
 
 
 class Body:
@@ -214,7 +249,8 @@ def checked_url(url: str) -> httpx2.URL:
     """Return the URL without its fragment if it may be called at all (its address is checked when connecting).
 
     Raises:
-        FetchRefused: not http or https, no host, or a user name in it (credentials belong into a header).
+        FetchRefused: not http or https, no host or an impossible one, or a user name in it (credentials belong into a
+            header).
     """
     try:
         parts = urlsplit(url)
@@ -223,6 +259,8 @@ def checked_url(url: str) -> httpx2.URL:
         raise FetchRefused("the URL cannot be read", code="bad_url") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         raise FetchRefused("the URL must start with http:// or https:// and name a host", code="bad_url")
+    if not HOST.fullmatch(parsed.raw_host) or not 0 < _port(parsed) < 65_536:
+        raise FetchRefused("the URL's host or port cannot be", code="bad_url")
     if parsed.userinfo or "@" in parts.netloc:
         raise FetchRefused("the URL holds a user name; put credentials into a header", code="bad_url")
     return parsed
@@ -249,4 +287,18 @@ def same_origin(one: httpx2.URL, other: httpx2.URL) -> bool:
 
 
 def _port(url: httpx2.URL) -> int:
-    return url.port or (443 if url.scheme == "https" else 80)
+    return (443 if url.scheme == "https" else 80) if url.port is None else url.port
+
+
+def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
+    """Return the wait that a Retry-After header asks for (seconds or a date), or None; at most MAX_WAIT."""
+    if value is None:
+        return None
+    if value.isascii() and value.isdigit():
+        return min(timedelta(seconds=min(int(value[:10]), 86_400)), MAX_WAIT)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max(moment - now, timedelta(0)), MAX_WAIT)

@@ -101,7 +101,7 @@ async def _lock_due(session: AsyncSession) -> Due | None:
             col(User.disabled_at).is_not(None),
         )
         .join(User, col(User.id) == col(Schedule.owner_id))
-        .where(col(Schedule.paused_at).is_(None), col(Schedule.next_fire_at) <= func.clock_timestamp())
+        .where(col(Schedule.paused_at).is_(None), col(Schedule.next_fire_at) <= func.statement_timestamp())
         .order_by(col(Schedule.next_fire_at))
         .limit(1)
         .with_for_update(of=Schedule, skip_locked=True)

@@ -80,7 +80,7 @@ class Held(NamedTuple):
 CLAIM: LiteralString = """
 WITH holder AS (
   UPDATE workers SET held = string_to_array(%(held)s, ',')::uuid[], heartbeat_at = clock_timestamp()
-  WHERE id = %(worker)s RETURNING id
+  WHERE id = %(worker)s RETURNING id, queues
 ), claimed AS (
   UPDATE tasks t SET status = 'RUNNING', attempt = t.attempt + 1, fence = t.fence + 1, worker_id = holder.id,
     lease_expires_at = clock_timestamp() + make_interval(secs => %(lease_s)s),
@@ -90,7 +90,7 @@ WITH holder AS (
   FROM unnest(string_to_array(%(ids)s, ',')::uuid[]) AS d(id), holder
   WHERE t.id = d.id AND t.status = 'PENDING' AND t.run_at <= clock_timestamp()
     AND t.cancel_requested_at IS NULL AND t.attempt < t.max_attempts
-    AND t.type <> ALL (string_to_array(%(but)s, ','))
+    AND t.queue = ANY (holder.queues) AND t.type <> ALL (string_to_array(%(but)s, ','))
   RETURNING t.id, t.owner_id, t.type, t.queue, t.payload::text AS payload, t.attempt, t.max_attempts, t.fence,
     t.timeout_s, t.enqueued_at, t.claimed_at, t.traceparent
 ), event AS (
@@ -191,7 +191,8 @@ async def claim(
 ) -> list[Claimed]:
     """Take every task of `ids` that may start now. A duplicate, early or canceled delivery gives no row.
 
-    Tasks of the types in `but` are left alone. `held` is everything the worker still runs; together with `ids` it is
+    Nor does one that was popped before its task was moved to a queue that this worker does not serve. Tasks of the
+    types in `but` are left alone. `held` is everything the worker still runs; together with `ids` it is
     kept in the worker's row, where the scheduler looks for expired leases.
     """
     wanted = sorted(ids)  # every statement here locks rows in the order of their ids: no deadlocks

@@ -125,6 +125,22 @@ class DeliveryQueue:
             return False
         return True
 
+    async def withdraw(self, tasks: Iterable[Enqueued]) -> None:
+        """Take deliveries out again, as far as Redis is there: a worker that meets one all the same claims by the row.
+
+        Looks through the lists, so it is for few tasks.
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        for task in tasks:
+            if task.enqueued_at is not None:
+                identifier = job_id(task.id, task.enqueued_at)
+                pipe.lrem(QUEUE_KEY + task.lane, 1, identifier)
+                pipe.unlink(JOB_KEY + identifier)
+        try:
+            await pipe.execute()
+        except (RedisError, OSError) as error:
+            log.warning("delivery.not_withdrawn", reason=str(error) or type(error).__name__)
+
     async def heads(self, lanes: Sequence[str]) -> dict[str, Delivery | None]:
         """Return the first delivery of each lane that can be read.
 

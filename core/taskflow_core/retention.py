@@ -57,13 +57,18 @@ DELETE FROM tasks WHERE id = ANY(%(ids)s::uuid[])
 """
 EXPIRED_KEYS: LiteralString = """
 DELETE FROM idempotency_keys WHERE (owner_id, key) IN (
-  SELECT owner_id, key FROM idempotency_keys WHERE expires_at < clock_timestamp()
+  SELECT owner_id, key FROM idempotency_keys WHERE expires_at < statement_timestamp()
   ORDER BY expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
 ENDED_TOKENS: LiteralString = """
 DELETE FROM refresh_tokens WHERE id IN (
-  SELECT id FROM refresh_tokens WHERE family_expires_at < clock_timestamp() - %(kept)s::interval
+  SELECT id FROM refresh_tokens WHERE family_expires_at < statement_timestamp() - %(kept)s::interval
   ORDER BY family_expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
+OLD_DELIVERIES: LiteralString = """
+DELETE FROM webhook_deliveries WHERE id IN (
+  SELECT id FROM webhook_deliveries WHERE id < %(before)s AND next_attempt_at IS NULL
+  ORDER BY id LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
 
 
@@ -105,6 +110,11 @@ async def delete_ended_tokens(connection: AsyncConnection[Any]) -> int:
     Until then a used token stays: it tells a thief by being used again.
     """
     return (await connection.execute(ENDED_TOKENS, {"batch": BATCH, "kept": TOKENS_KEPT})).rowcount
+
+
+async def delete_old_deliveries(connection: AsyncConnection[Any], *, before: datetime) -> int:
+    """Delete up to BATCH deliveries of webhooks made before that moment that nothing more comes of; return how many."""
+    return (await connection.execute(OLD_DELIVERIES, {"batch": BATCH, "before": first_id(before)})).rowcount
 
 
 async def _archive(connection: AsyncConnection[Any], ids: Sequence[UUID], folder: Path) -> None:

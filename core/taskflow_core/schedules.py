@@ -1,11 +1,12 @@
-"""Use-cases of cron schedules: create, get, list, pause, resume, delete. None commits; the caller does."""
+"""Use-cases of cron schedules: create, get, list, edit, pause, resume, delete. None commits; the caller does."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
@@ -19,6 +20,7 @@ from taskflow_core.models.columns import Json
 from taskflow_core.models.runtime import Schedule
 from taskflow_core.tasks import NewTask
 from taskflow_core.validation import checked_payload, known_type
+from taskflow_core.versions import Expected, check_version
 
 MAX_PER_OWNER = 100
 
@@ -93,7 +95,7 @@ async def get(session: AsyncSession, schedule_id: UUID, *, actor: Actor, lock: b
         statement = statement.with_for_update()
     schedule = (await session.execute(statement)).scalar_one_or_none()
     if schedule is None:
-        raise _none(schedule_id)
+        raise NotFound(f"there is no schedule {schedule_id}")
     return schedule
 
 
@@ -106,26 +108,77 @@ async def list_after(session: AsyncSession, *, actor: Actor, limit: int, after: 
     return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
-async def pause(session: AsyncSession, schedule_id: UUID, *, actor: Actor) -> Schedule:
+async def lock(session: AsyncSession, schedule_id: UUID, *, actor: Actor, expected: Expected = None) -> Schedule:
+    """Return one schedule that nobody else changes or fires until the transaction ends.
+
+    Raises:
+        NotFound: no such schedule, or another owner's.
+        StaleVersion: its version is none of those `expected`.
+    """
+    schedule = await get(session, schedule_id, actor=actor, lock=True)
+    check_version(version_of(schedule), expected)
+    return schedule
+
+
+def version_of(schedule: Schedule) -> str:
+    """Return a name of this state of the schedule; a firing changes it too."""
+    return f"{int(schedule.updated_at.timestamp() * 1_000_000):x}"
+
+
+async def edit(
+    session: AsyncSession,
+    schedule_id: UUID,
+    changes: Mapping[str, Any],
+    *,
+    actor: Actor,
+    registry: Registry,
+    expected: Expected = None,
+) -> Schedule:
+    """Change fields of a schedule, named as in NewSchedule; a new expression or time zone counts from now on.
+
+    One that is paused stays paused.
+
+    Raises:
+        NotFound: no such schedule, or another owner's.
+        StaleVersion: its version is none of those `expected`.
+        Invalid: its cron expression, time zone, type or payload is wrong; names the field.
+    """
+    schedule = await lock(session, schedule_id, actor=actor, expected=expected)
+    now = await _now(session)
+    if "template" in changes:
+        task_of(changes["template"], registry, prefix=("task",))
+    for name, value in changes.items():
+        setattr(schedule, name, value)
+    if {"cron", "timezone"} & changes.keys():
+        schedule.next_fire_at = cron.first(schedule.cron, schedule.timezone, after=now)
+    schedule.updated_at = now
+    return schedule
+
+
+async def pause(session: AsyncSession, schedule_id: UUID, *, actor: Actor, expected: Expected = None) -> Schedule:
     """Stop a schedule from firing; one that is paused stays as it is.
 
     Raises:
         NotFound: no such schedule, or another owner's.
+        StaleVersion: its version is none of those `expected`.
     """
-    schedule = await get(session, schedule_id, actor=actor, lock=True)
+    schedule = await lock(session, schedule_id, actor=actor, expected=expected)
     if schedule.paused_at is None:
         schedule.paused_at = schedule.updated_at = await _now(session)
     return schedule
 
 
-async def resume(session: AsyncSession, schedule_id: UUID, *, actor: Actor, registry: Registry) -> Schedule:
+async def resume(
+    session: AsyncSession, schedule_id: UUID, *, actor: Actor, registry: Registry, expected: Expected = None
+) -> Schedule:
     """Let a schedule fire again, from the next time on; what it missed meanwhile is not made up for.
 
     Raises:
         NotFound: no such schedule, or another owner's.
+        StaleVersion: its version is none of those `expected`.
         Invalid: it cannot fire as it is: its type is gone, or its payload no longer what the type asks for.
     """
-    schedule = await get(session, schedule_id, actor=actor, lock=True)
+    schedule = await lock(session, schedule_id, actor=actor, expected=expected)
     if schedule.paused_at is not None:
         task_of(schedule.template, registry, prefix=("task",))
         now = await _now(session)
@@ -135,24 +188,19 @@ async def resume(session: AsyncSession, schedule_id: UUID, *, actor: Actor, regi
     return schedule
 
 
-async def remove(session: AsyncSession, schedule_id: UUID, *, actor: Actor) -> None:
+async def remove(session: AsyncSession, schedule_id: UUID, *, actor: Actor, expected: Expected = None) -> None:
     """Delete a schedule; the tasks that it made stay.
 
     Raises:
         NotFound: no such schedule, or another owner's.
+        StaleVersion: its version is none of those `expected`.
     """
-    gone = delete(Schedule).where(col(Schedule.id) == schedule_id, *_reach(actor)).returning(col(Schedule.id))
-    if (await session.execute(gone)).scalar_one_or_none() is None:
-        raise _none(schedule_id)
+    await session.delete(await lock(session, schedule_id, actor=actor, expected=expected))
 
 
 async def _now(session: AsyncSession) -> datetime:
     now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     return now
-
-
-def _none(schedule_id: UUID) -> NotFound:
-    return NotFound(f"there is no schedule {schedule_id}")
 
 
 def _reach(actor: Actor) -> list[ColumnElement[bool]]:

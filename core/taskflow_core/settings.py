@@ -24,6 +24,7 @@ MIN_SECRET_BYTES = 32
 MAX_QUEUES = 32
 BCRYPT_ROUNDS = 12
 QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 YEAR_S = 366 * 86_400
 
 
@@ -98,6 +99,19 @@ def _queue_names(value: str) -> str:
     return value
 
 
+def _namespace(name: str) -> str:
+    if not DNS_LABEL.fullmatch(name):
+        raise ValueError("must hold a name of at most 63 characters a-z 0-9 -, starting and ending without -")
+    return name
+
+
+def _namespaces(value: str) -> str:
+    names = value.split(",") if value else []
+    if not all(map(DNS_LABEL.fullmatch, names)):
+        raise ValueError("must hold names of namespaces separated by commas, without spaces, such as team-a,team-b")
+    return value
+
+
 def _allow_list(text: str) -> str:
     AllowList.parse(text)
     return text
@@ -115,10 +129,11 @@ LongSecret = Annotated[SecretStr, AfterValidator(_long_secret)]
 Days = Annotated[int, Field(ge=1, le=36_500)]
 MaxPending = Annotated[int, Field(ge=1, le=1_000_000_000)]
 QueueNames = Annotated[str, AfterValidator(_queue_names)]
+AllowedHosts = Annotated[str, AfterValidator(_allow_list)]
 
 
-class Settings(BaseSettings):
-    """What every process needs."""
+class LogSettings(BaseSettings):
+    """How settings are read, and what every process needs to log."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -130,16 +145,29 @@ class Settings(BaseSettings):
         extra="ignore",
     )
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+
+class Settings(LogSettings):
+    """What every process of a platform needs."""
+
     database_url: DatabaseUrl
     redis_url: RedisUrl
     database_pool_size: int = Field(default=10, ge=1, le=200)
     database_timeout_s: float = Field(default=10.0, gt=0, le=300)
     redis_timeout_s: float = Field(default=5.0, gt=0, le=60)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["json", "console"] = "json"
 
 
-class ApiSettings(Settings):
+class WebhookSettings(Settings):
+    """What the API and the scheduler need for webhooks: a worker never sees the key of their secrets."""
+
+    webhook_key: LongSecret | None = None
+    webhook_previous_key: LongSecret | None = None
+    fetch_allow_hosts: AllowedHosts = ""
+
+
+class ApiSettings(WebhookSettings):
     """What the API needs beside."""
 
     jwt_secret: LongSecret
@@ -154,9 +182,12 @@ class ApiSettings(Settings):
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
+    access_cache_s: float = Field(default=5.0, ge=0, le=60)
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
     max_streams: int = Field(default=1000, ge=1, le=100_000)
     max_streams_per_user: int = Field(default=20, ge=1, le=100_000)
+    webhook_allow_http: bool = False
+    max_webhooks: int = Field(default=20, ge=1, le=1000)
 
 
 class WorkerSettings(Settings):
@@ -170,10 +201,10 @@ class WorkerSettings(Settings):
     shutdown_grace_s: float = Field(default=30.0, ge=0, le=86_400)
     smtp_url: SecretStr | None = None
     mail_from: str = "taskflow@localhost"
-    fetch_allow_hosts: Annotated[str, AfterValidator(_allow_list)] = ""
+    fetch_allow_hosts: AllowedHosts = ""
 
 
-class SchedulerSettings(Settings):
+class SchedulerSettings(WebhookSettings):
     """What the scheduler needs beside."""
 
     probe_port: int = Field(default=0, ge=0, le=65_535)
@@ -183,7 +214,21 @@ class SchedulerSettings(Settings):
     retain_completed_days: Days = 30
     retain_failed_days: Days = 90
     retain_canceled_days: Days = 30
+    retain_security_events_days: Days = 180
     archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
+    retain_deliveries_days: Days = 30
+    webhook_concurrency: int = Field(default=32, ge=1, le=500)
+    webhook_disable_after_s: int = Field(default=3 * 86_400, ge=60, le=YEAR_S)
+
+
+class OperatorSettings(LogSettings):
+    """What the Kubernetes operator needs; it never opens a database, and finds Redis in the clusters' Secrets."""
+
+    watch_namespaces: Annotated[str, AfterValidator(_namespaces)] = ""
+    operator_namespace: Annotated[str, AfterValidator(_namespace)] = "default"
+    lease_name: Annotated[str, AfterValidator(_namespace)] = "taskflow-operator"
+    probe_port: int = Field(default=8080, ge=0, le=65_535)
+    refresh_s: float = Field(default=120.0, ge=1, le=3600)
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -1,12 +1,12 @@
-"""Use-cases of tasks: create, get, list, cancel, retry. None commits; the caller does, once, visibly."""
+"""Use-cases of tasks: create, get, cancel, retry. None commits; the caller does, once, visibly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -18,8 +18,8 @@ from taskflow_core.identifiers import new_id, time_of
 from taskflow_core.lanes import CROWD, lane_of
 from taskflow_core.lifecycle import TaskStatus, advance
 from taskflow_core.models.tasks import Task, TaskAttempt
+from taskflow_core.versions import Expected, check_version
 
-COUNT_LIMIT = 10_000
 DEDUP_INDEX = "tasks_dedup"
 
 
@@ -40,28 +40,6 @@ class NewTask:
     traceparent: str | None = None
     schedule_id: UUID | None = None
     fire_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFilter:
-    """Which tasks a list holds; None means any. `owner_id` is heeded only for actors who see all."""
-
-    status: TaskStatus | None = None
-    type: str | None = None
-    queue: str | None = None
-    tag: str | None = None
-    created_from: datetime | None = None
-    created_to: datetime | None = None
-    owner_id: UUID | None = None
-    schedule_id: UUID | None = None
-    error_code: str | None = None
-
-
-class Page(NamedTuple):
-    """Tasks, newest first, and the id after which the next page starts (None at the end)."""
-
-    tasks: list[Task]
-    next_after: UUID | None
 
 
 CREATE = text("""
@@ -137,7 +115,9 @@ async def get(session: AsyncSession, task_id: UUID, *, actor: Actor, lock: bool 
     Raises:
         NotFound: no such task, or another owner's.
     """
-    statement = select(Task).where(col(Task.id) == task_id, *_reach(actor))
+    statement = select(Task).where(col(Task.id) == task_id)
+    if not actor.sees_all:
+        statement = statement.where(col(Task.owner_id) == actor.user_id)
     if lock:
         statement = statement.with_for_update()
     task = (await session.execute(statement)).scalar_one_or_none()
@@ -157,35 +137,27 @@ async def attempts(session: AsyncSession, task_id: UUID, *, actor: Actor) -> lis
     return list((await session.execute(rows)).scalars())
 
 
-async def list_after(
-    session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, after: UUID | None
-) -> Page:
-    """Return a page of tasks that come after the given id (newest first)."""
-    statement = select(Task).where(*chosen_by(filters, actor)).order_by(col(Task.id).desc())
-    if after is not None:
-        statement = statement.where(col(Task.id) < after)
-    found = list((await session.execute(statement.limit(limit + 1))).scalars())
-    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+async def lock(session: AsyncSession, task_id: UUID, *, actor: Actor, expected: Expected = None) -> Task:
+    """Return one task that nobody else changes until the transaction ends.
+
+    Raises:
+        NotFound: no such task, or another owner's.
+        StaleVersion: its version is none of those `expected`.
+    """
+    task = await get(session, task_id, actor=actor, lock=True)
+    check_version(str(task.row_version), expected)
+    return task
 
 
-async def list_numbered(
-    session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, page: int
-) -> tuple[list[Task], int]:
-    """Return page number `page` (from 1) and the total, counted up to 10,000."""
-    chosen = select(Task).where(*chosen_by(filters, actor))
-    rows = chosen.order_by(col(Task.id).desc()).offset((page - 1) * limit).limit(limit)
-    counted = select(func.count()).select_from(chosen.with_only_columns(col(Task.id)).limit(COUNT_LIMIT).subquery())
-    return list((await session.execute(rows)).scalars()), (await session.execute(counted)).scalar_one()
-
-
-async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
+async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor, expected: Expected = None) -> Task:
     """Cancel a task that has not finished: PENDING becomes CANCELED, RUNNING is asked to stop.
 
     Raises:
         NotFound: no such task, or another owner's.
+        StaleVersion: its version is none of those `expected`.
         IllegalTransition: the task has finished.
     """
-    task = await get(session, task_id, actor=actor, lock=True)
+    task = await lock(session, task_id, actor=actor, expected=expected)
     advance(TaskStatus(task.status), TaskStatus.CANCELED)
     if task.status == TaskStatus.RUNNING:
         await _change(session, task, "task.cancel_requested", "cancel_requested_at = clock_timestamp()")
@@ -199,15 +171,16 @@ async def cancel(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
     return task
 
 
-async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor) -> Task:
+async def retry(session: AsyncSession, task_id: UUID, *, actor: Actor, expected: Expected = None) -> Task:
     """Give a FAILED task a fresh set of attempts. After the commit the caller hands it to `queue.deliver`.
 
     Raises:
         NotFound: no such task, or another owner's.
+        StaleVersion: its version is none of those `expected`.
         IllegalTransition: the task is not FAILED.
         DuplicateTask: another unfinished task took its dedup_key meanwhile.
     """
-    task = await get(session, task_id, actor=actor, lock=True)
+    task = await lock(session, task_id, actor=actor, expected=expected)
     if task.status != TaskStatus.FAILED:
         raise IllegalTransition(f"only a FAILED task can be retried; this one is {task.status}")
     owner_id, type_, dedup_key = task.owner_id, task.type, task.dedup_key
@@ -245,40 +218,3 @@ async def _duplicate(session: AsyncSession, owner_id: UUID, type_: str, dedup_ke
     found = (await session.execute(holder)).scalar_one_or_none()
     known = f"task {found} holds" if found else "another task held"
     return DuplicateTask(f"{known} the dedup_key {dedup_key!r} and has not finished", task_id=str(found or ""))
-
-
-def chosen_by(filters: TaskFilter, actor: Actor) -> list[ColumnElement[bool]]:
-    """Return the conditions on tasks that a filter chooses, within the reach of the actor."""
-    return _reach(actor) + _matches(filters, actor)
-
-
-def _reach(actor: Actor) -> list[ColumnElement[bool]]:
-    return [] if actor.sees_all else [col(Task.owner_id) == actor.user_id]
-
-
-def _matches(filters: TaskFilter, actor: Actor) -> list[ColumnElement[bool]]:
-    """Return the conditions of a filter, written so that the partial indexes on open and unsuccessful rows serve."""
-    owner_id = filters.owner_id if actor.sees_all else None
-    wanted = (
-        (filters.type, lambda value: col(Task.type) == value),
-        (filters.queue, lambda value: col(Task.queue) == value),
-        (filters.tag, lambda value: col(Task.tags).contains([value])),
-        (filters.created_from, lambda value: col(Task.created_at) >= value),
-        (filters.created_to, lambda value: col(Task.created_at) < value),
-        (owner_id, lambda value: col(Task.owner_id) == value),
-        (filters.schedule_id, lambda value: col(Task.schedule_id) == value),
-        (filters.error_code, lambda value: col(Task.error)["code"].astext == value),
-    )
-    return _has_status(filters.status) + [condition(value) for value, condition in wanted if value is not None]
-
-
-def _has_status(status: TaskStatus | None) -> list[ColumnElement[bool]]:
-    match status:
-        case None:
-            return []
-        case TaskStatus.FAILED | TaskStatus.CANCELED:
-            return [col(Task.unsuccessful) == status]
-        case TaskStatus.COMPLETED:
-            return [col(Task.status) == status]
-        case _:
-            return [col(Task.status) == status, col(Task.finished_at).is_(None)]

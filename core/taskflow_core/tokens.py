@@ -25,6 +25,7 @@ class Identity(NamedTuple):
     actor: Actor
     token_version: int
     expires_at: float
+    session_id: UUID | None = None
 
 
 class AccessTokens:
@@ -37,8 +38,8 @@ class AccessTokens:
         self._audience = audience
         self._verified: dict[str, Identity] = {}
 
-    def issue(self, user: User) -> str:
-        """Return a token for the user, valid for `ttl_s` seconds."""
+    def issue(self, user: User, *, session_id: UUID) -> str:
+        """Return a token for the user, valid for `ttl_s` seconds; `session_id` is the family of its refresh token."""
         kid, secret = self._keyring.signing_key
         now = int(time.time())
         claims = {
@@ -51,6 +52,7 @@ class AccessTokens:
             "jti": str(uuid4()),
             "role": str(user.role),
             "tv": user.token_version,
+            "sid": str(session_id),
         }
         return jwt.encode(claims, secret, algorithm=ALGORITHM, headers={"typ": TYPE, "kid": kid})
 
@@ -102,4 +104,5 @@ def _identity(claims: dict[str, Any]) -> Identity:
     version = claims["tv"]
     if type(version) is not int:
         raise InvalidToken("the access token is not valid")
-    return Identity(Actor(UUID(claims["sub"]), Role(claims["role"])), version, float(claims["exp"]))
+    session_id = UUID(claims["sid"]) if "sid" in claims else None  # tokens of the version before have none
+    return Identity(Actor(UUID(claims["sub"]), Role(claims["role"])), version, float(claims["exp"]), session_id)

@@ -1,4 +1,4 @@
-"""Many FAILED tasks are retried at once, or none."""
+"""Many tasks are retried or canceled at once, or none."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,6 +16,7 @@ from taskflow_core.settings import Settings
 FAIL = """
 UPDATE tasks SET status = 'FAILED', attempt = 2, finished_at = now(), error = CAST(:error AS jsonb) WHERE title = 'bad'
 """
+RUN = "UPDATE tasks SET status = 'RUNNING', worker_id = 'w', lease_expires_at = now(), attempt = 1 WHERE id = :id"
 MANY = """
 INSERT INTO tasks (id, owner_id, type, queue, lane, payload, created_at, status, finished_at)
 SELECT gen_random_uuid(), :owner, 'LETTER', 'default', 'default', '{}', now(), 'FAILED', now()
@@ -45,6 +46,11 @@ async def failed(api: Api, person: Person, *, code: str = "timeout", **fields: A
 async def retry(api: Api, person: Person, count: int, **filters: Any) -> Response:
     body = {"filter": filters, "expected_count": count}
     return await api.client.post("/api/v1/tasks:bulkRetry", json=body, headers=person.headers)
+
+
+async def cancel(api: Api, person: Person, count: int, **filters: Any) -> Response:
+    body = {"filter": filters, "expected_count": count}
+    return await api.client.post("/api/v1/tasks:bulkCancel", json=body, headers=person.headers)
 
 
 async def states(api: Api, person: Person) -> dict[str, str]:
@@ -135,6 +141,7 @@ async def test_a_bulk_retry_reaches_ones_own_tasks_and_an_operators_reaches_all(
         ({"filter": {}, "expected_count": 10_001}, "expected_count"),
         ({"filter": {"status": "COMPLETED"}, "expected_count": 1}, "filter.status"),
         ({"filter": {"error_code": ""}, "expected_count": 1}, "filter.error_code"),
+        ({"filter": {"type": ["A"] * 21}, "expected_count": 1}, "filter.type"),
     ],
 )
 async def test_a_bad_body_is_refused_by_its_field(api: Api, ada: Person, body: dict[str, Any], field: str) -> None:
@@ -149,3 +156,50 @@ async def test_tasks_are_listed_by_their_error_code(api: Api, ada: Person) -> No
     answer = await api.client.get("/api/v1/tasks?status=FAILED&error_code=timeout&page=1", headers=ada.headers)
     assert [item["id"] for item in answer.json()["items"]] == [wanted]
     assert answer.json()["total"] == 1
+
+
+async def test_unfinished_tasks_of_the_filter_are_canceled_and_those_that_run_are_asked(api: Api, ada: Person) -> None:
+    waiting, later, running = [(await api.task(ada, queue="low", **more))["id"] for more in ({}, {"delay_s": 60}, {})]
+    other, done = (await api.task(ada))["id"], await failed(api, ada, queue="low")
+    await api.sql(RUN, id=running)
+    answer = await cancel(api, ada, 3, queue="low")
+    assert (answer.status_code, answer.json()) == (200, {"canceled": 2, "asked": 1}), answer.text
+    after = await states(api, ada)
+    assert [after[task] for task in (waiting, later, running, other, done)] == [
+        "CANCELED",
+        "CANCELED",
+        "RUNNING",
+        "PENDING",
+        "FAILED",
+    ]
+    task = (await api.client.get(f"/api/v1/tasks/{running}", headers=ada.headers)).json()
+    assert (task["cancel_requested"], task["version"]) == (True, 2)
+    assert (await cancel(api, ada, 1, queue="low")).json() == {"canceled": 0, "asked": 1}
+    again = (await api.client.get(f"/api/v1/tasks/{running}", headers=ada.headers)).json()
+    assert again == task, "asked once"
+    async with api.resources.sessions() as session:
+        kinds = await session.execute(text("SELECT kind, count(*) FROM task_events GROUP BY kind ORDER BY kind"))
+        counted = {str(kind): int(count) for kind, count in kinds}
+    assert (counted["task.canceled"], counted["task.cancel_requested"]) == (2, 1)
+
+
+async def test_a_bulk_cancel_heeds_the_count_the_status_and_the_owner(api: Api, ada: Person) -> None:
+    bob = await api.person("bob")
+    for _ in range(2):
+        await api.task(ada)
+    for count in (1, 3):
+        refused = await cancel(api, ada, count)
+        assert (refused.status_code, refused.json()["detail"][:30]) == (409, "2 unfinished tasks match the f")
+    assert (await cancel(api, bob, 2)).status_code == 409
+    assert (await cancel(api, bob, 2, owner_id=ada.id)).status_code == 403
+    assert (await cancel(api, ada, 2, status="RUNNING")).status_code == 409
+    assert (await cancel(api, ada, 2, status="FAILED")).status_code == 422
+    assert set((await states(api, ada)).values()) == {"PENDING"}
+    assert (await cancel(api, ada, 2, status=["PENDING", "RUNNING"])).json() == {"canceled": 2, "asked": 0}
+
+
+async def test_two_bulk_cancels_at_once_cancel_each_task_once(api: Api, ada: Person) -> None:
+    for _ in range(5):
+        await api.task(ada)
+    answers = await asyncio.gather(*(cancel(api, ada, 5) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]

@@ -133,8 +133,10 @@ async def test_a_foreign_schedule_does_not_exist_except_for_an_operator(api: Api
     bob, operator = await api.person("bob"), await api.person("operator", role=Role.OPERATOR)
     mine = (await add(api, ada)).json()["id"]
     for identifier in (mine, str(new_id())):
-        for method, suffix in (("GET", ""), ("POST", ":pause"), ("POST", ":resume"), ("DELETE", "")):
-            answer = await api.client.request(method, f"{URL}/{identifier}{suffix}", headers=bob.headers)
+        for method, suffix in (("GET", ""), ("POST", ":pause"), ("POST", ":resume"), ("DELETE", ""), ("PATCH", "")):
+            answer = await api.client.request(
+                method, f"{URL}/{identifier}{suffix}", headers=bob.headers, json={"name": "mine"}
+            )
             assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, suffix)
     assert (await api.client.get(URL, headers=bob.headers)).json()["items"] == []
     assert [item["id"] for item in (await api.client.get(URL, headers=operator.headers)).json()["items"]] == [mine]
@@ -159,3 +161,70 @@ async def test_the_tasks_of_a_schedule_can_be_listed(api: Api, ada: Person) -> N
     listed = await api.client.get("/api/v1/tasks", params={"schedule_id": schedule_id}, headers=ada.headers)
     (found,) = listed.json()["items"]
     assert (found["id"], found["schedule_id"], found["fire_at"] is not None) == (task["id"], schedule_id, True)
+
+
+async def edit(api: Api, person: Person, url: str, body: Any, **headers: str) -> Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await api.client.patch(url, json=body, headers=person.headers | named)
+
+
+async def test_every_field_of_a_schedule_can_be_changed(api: Api, ada: Person) -> None:
+    made = await add(api, ada)
+    url = made.headers["location"]
+    task = {"type": "LETTER", "payload": {"to": ["eve"]}, "queue": "low"}
+    changes = {"name": "hourly", "cron": "5 * * * *", "timezone": "UTC", "misfire": "fire_once", "task": task}
+    changed = await edit(api, ada, url, changes)
+    assert changed.status_code == 200, changed.text
+    body = changed.json()
+    assert {name: body[name] for name in changes if name != "task"} | {"task": task} == changes
+    assert (body["task"]["queue"], body["task"]["max_attempts"]) == ("low", 3)
+    assert (datetime.fromisoformat(body["next_fire_at"]).minute, body["next_fire_at"]) == (5, body["next_firings"][0])
+    assert (await api.client.get(url, headers=ada.headers)).json() == body
+    await api.client.post(f"{url}:pause", headers=ada.headers)
+    renamed = (await edit(api, ada, url, {"name": "other", "cron": "6 * * * *"})).json()
+    assert (renamed["paused"], renamed["next_fire_at"], renamed["name"]) == (True, None, "other")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({}, ""),
+        ({"cron": "* * * *"}, "cron"),
+        ({"cron": None}, "cron"),
+        ({"timezone": "Mars/Olympus"}, "timezone"),
+        ({"task": None}, "task"),
+        ({"task": {"type": "LETTER", "payload": {}}}, "task.payload.to"),
+        ({"paused": True}, "paused"),
+        ({"owner_id": "x"}, "owner_id"),
+        ({"next_fire_at": "2030-01-01T00:00:00Z"}, "next_fire_at"),
+    ],
+)
+async def test_a_bad_change_of_a_schedule_is_refused_by_its_field(
+    api: Api, ada: Person, changes: dict[str, Any], field: str
+) -> None:
+    made = await add(api, ada)
+    refused = await edit(api, ada, made.headers["location"], changes)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, field), refused.text
+    assert (await api.client.get(made.headers["location"], headers=ada.headers)).json() == made.json()
+
+
+async def test_a_schedule_that_has_changed_or_fired_is_not_changed_by_who_has_not_seen_it(
+    api: Api, ada: Person
+) -> None:
+    made = await add(api, ada)
+    url, seen = made.headers["location"], made.headers["etag"]
+    assert (await api.client.get(url, headers=ada.headers)).headers["etag"] == seen
+    changed = await edit(api, ada, url, {"name": "x"}, If_Match=seen)
+    assert changed.status_code == 200
+    stale = ada.headers | {"If-Match": seen}
+    answers = [
+        await edit(api, ada, url, {"name": "y"}, If_Match=seen),
+        await api.client.post(f"{url}:pause", headers=stale),
+        await api.client.post(f"{url}:resume", headers=stale),
+        await api.client.delete(url, headers=stale),
+    ]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(412, "stale_version")] * 4
+    await api.sql("UPDATE schedules SET last_fire_at = now(), updated_at = now()")
+    refused = await edit(api, ada, url, {"name": "y"}, If_Match=changed.headers["etag"])
+    assert (refused.status_code, refused.json()["code"]) == (412, "stale_version")
+    assert (await api.client.delete(url, headers=ada.headers | {"If-Match": "*"})).status_code == 204

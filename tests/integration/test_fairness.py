@@ -105,6 +105,7 @@ async def test_a_worker_proves_its_progress_over_http(nursery: Children, client:
     port = free_port()
     nursery.worker(probe_port=str(port))
     assert eventually(lambda: _fetch(port, "/health/live")) == (200, "ok\n")
+    assert _fetch(port, "/health/ready") == (200, "ok\n")
     status, metrics = _fetch(port, "/metrics")
     assert (status, "taskflow_worker_slots 16.0" in metrics) == (200, True)
     await client.until(await client.submit("ECHO"))

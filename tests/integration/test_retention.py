@@ -191,6 +191,24 @@ async def test_expired_keys_and_ended_sessions_go(
     assert await retention.delete_ended_tokens(connection) == 25
 
 
+async def test_old_deliveries_of_webhooks_go_unless_they_wait(owner: UUID, connection: AsyncConnection[Any]) -> None:
+    hook = new_id()
+    await connection.execute(
+        "INSERT INTO webhook_endpoints (id, owner_id, url, secret, kinds) VALUES (%s, %s, 'https://x', '', '{}')",
+        [hook, owner],
+    )
+    waits, new = first_id(now() - 40 * DAY), new_id()
+    for delivery, due in ((UUID(int=waits.int + 1), None), (waits, now()), (new, None)):
+        await connection.execute(
+            "INSERT INTO webhook_deliveries (id, endpoint_id, kind, body, next_attempt_at) "
+            "VALUES (%s, %s, 'x', '{}', %s)",
+            [delivery, hook, due],
+        )
+    assert await retention.delete_old_deliveries(connection, before=now() - 30 * DAY) == 1
+    left = await (await connection.execute("SELECT id FROM webhook_deliveries ORDER BY id")).fetchall()
+    assert [row[0] for row in left] == [waits, new]
+
+
 async def test_the_scheduler_deletes_what_is_old_in_batches_and_keeps_the_rest(
     sessions: Sessions, owner: UUID, connection: AsyncConnection[Any], nursery: Children, tmp_path: Path
 ) -> None:

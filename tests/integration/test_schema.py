@@ -45,6 +45,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "hint": "tf_abcd",
         "key_hash": DIGEST,
         "scopes": ["tasks:read"],
+        "expires_at": TIME,
     },
     "tasks": {"id": ID, "owner_id": ID, "type": "EMAIL", "lane": "default", "payload": Jsonb({}), "created_at": TIME},
     "task_attempts": {

@@ -1,6 +1,5 @@
 """The guarded HTTP client against real servers on this machine."""
 
-import asyncio
 import gzip
 import socket
 import ssl
@@ -27,25 +26,6 @@ async def refusal(url: str, allow: AllowList = HERE, **options: Any) -> str:
     with pytest.raises(FetchRefused) as caught:
         await get(url, allow, **options)
     return caught.value.code
-
-
-@pytest.mark.parametrize(
-    "host",
-    ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "[::1]", "[::ffff:127.0.0.1]",
-     "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "0.0.0.0", "169.254.169.254", "10.0.0.1", "[fe80::1]", "[fd00::1]"],
-)  # fmt: skip
-async def test_no_way_to_write_a_private_address_is_called(host: str) -> None:
-    with serving(lambda _: Answer()) as server:
-        expected = "bad_url" if host.startswith("0177") else "address_refused"
-        assert await refusal(f"http://{host}:{server.port}/", AllowList()) == expected
-        assert server.asked == []
-
-
-@pytest.mark.parametrize(
-    "url", ["ftp://a/", "file:///etc/passwd", "http://", "http://u:p@127.0.0.1/", "http://@a/", "//a", "http://a:x/"]
-)
-async def test_a_url_that_must_not_be_called_is_refused_before_any_look_up(url: str) -> None:
-    assert await refusal(url) == "bad_url"
 
 
 async def test_an_opened_host_answers_with_the_guards_own_headers() -> None:
@@ -101,10 +81,10 @@ async def test_a_name_is_resolved_once_and_keeps_its_place_in_host_and_certifica
     authority.configure_trust(client_tls)
     answers = ["127.0.0.1", "10.0.0.1"]  # the second is what a rebinding name server would say
 
-    async def resolve(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+    def resolve(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (answers.pop(0), 0))]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     with serving(lambda _: Answer(200, b"hi"), tls=server_tls) as server:
         fetched = await get(f"https://service.test:{server.port}/", ssl_context=client_tls)
         assert fetched.body == b"hi"

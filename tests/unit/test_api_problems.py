@@ -12,6 +12,7 @@ from taskflow_api.problems import STATUS, describe, status_of
 from taskflow_core.errors import (
     DuplicateTask,
     FieldProblem,
+    InsufficientScope,
     Invalid,
     InvalidToken,
     TaskFlowError,
@@ -46,6 +47,11 @@ def test_every_failure_has_a_code_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("error", "header", "value"),
     [
+        (
+            InsufficientScope("no", scope="tasks:read"),
+            "WWW-Authenticate",
+            'Bearer realm="taskflow", error="insufficient_scope", scope="tasks:read"',
+        ),
         (Unauthenticated("who?"), "WWW-Authenticate", 'Bearer realm="taskflow"'),
         (InvalidToken("old"), "WWW-Authenticate", 'Bearer realm="taskflow", error="invalid_token"'),
         (TooMany("slow down", retry_after_s=7), "Retry-After", "7"),

@@ -17,6 +17,7 @@ from taskflow_core.models.users import Role, User
 from taskflow_core.tokens import AccessTokens
 
 SECRET, OTHER, OLD = b"s" * 64, b"o" * 64, b"p" * 64
+SESSION = new_id()
 USER = User(id=new_id(), email="ada@example.com", password_hash="", role=Role.OPERATOR, token_version=3)
 
 
@@ -32,7 +33,7 @@ def forged(
     **header: object,
 ) -> str:
     """Return a token like ours with a few things changed."""
-    claims = jwt.decode(issuer().issue(USER), options={"verify_signature": False})
+    claims = jwt.decode(issuer().issue(USER, session_id=SESSION), options={"verify_signature": False})
     change(claims)
     headers = {"typ": "at+jwt", "kid": Keyring([SECRET]).signing_key[0]} | header
     return jwt.encode(claims, secret, algorithm=algorithm, headers=headers)
@@ -46,12 +47,12 @@ def unsigned(token: str) -> str:
 
 
 def test_a_token_names_its_user_role_and_version() -> None:
-    identity = issuer().verify(issuer().issue(USER))
+    identity = issuer().verify(issuer().issue(USER, session_id=SESSION))
     assert (identity.actor.user_id, identity.actor.role, identity.token_version) == (USER.id, Role.OPERATOR, 3)
 
 
 def test_two_tokens_of_one_user_differ() -> None:
-    assert issuer().issue(USER) != issuer().issue(USER)
+    assert issuer().issue(USER, session_id=SESSION) != issuer().issue(USER, session_id=SESSION)
 
 
 def test_a_forgery_that_changes_nothing_is_accepted_so_the_others_fail_for_their_reason() -> None:
@@ -110,17 +111,17 @@ def test_a_token_that_is_not_ours_is_refused(token: str) -> None:
 
 
 def test_an_old_secret_is_accepted_while_it_is_in_the_keyring_and_no_longer() -> None:
-    token = issuer(OLD).issue(USER)
+    token = issuer(OLD).issue(USER, session_id=SESSION)
     assert issuer(SECRET, OLD).verify(token).actor.user_id == USER.id
     with pytest.raises(InvalidToken):
         issuer(SECRET).verify(token)
-    fresh = issuer(SECRET, OLD).issue(USER)
+    fresh = issuer(SECRET, OLD).issue(USER, session_id=SESSION)
     assert issuer(SECRET).verify(fresh).actor.user_id == USER.id
 
 
 def test_a_remembered_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = issuer(ttl_s=60)
-    token = ours.issue(USER)
+    token = ours.issue(USER, session_id=SESSION)
     ours.verify(token)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 60 + tokens.LEEWAY_S + 1)
@@ -131,7 +132,7 @@ def test_a_remembered_token_still_expires(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_memory_of_verified_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "MAX_CACHED", 3)
     ours = issuer()
-    issued = [ours.issue(USER) for _ in range(5)]
+    issued = [ours.issue(USER, session_id=SESSION) for _ in range(5)]
     for token in issued:
         ours.verify(token)
     assert list(ours._verified) == issued[-3:]

@@ -3,10 +3,16 @@
 import re
 from pathlib import Path
 
-from taskflow_core.settings import PREFIX, ApiSettings, SchedulerSettings, Settings, WorkerSettings
+from taskflow_core.settings import PREFIX, ApiSettings, OperatorSettings, SchedulerSettings, Settings, WorkerSettings
 
 GUIDE = Path(__file__).parents[2] / "docs" / "configuration.md"
-SECTIONS = {"All processes": Settings, "API": ApiSettings, "Worker": WorkerSettings, "Scheduler": SchedulerSettings}
+SECTIONS = {
+    "All processes": Settings,
+    "API": ApiSettings,
+    "Worker": WorkerSettings,
+    "Scheduler": SchedulerSettings,
+    "Operator": OperatorSettings,
+}
 
 
 def documented(section: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ SITE = children.Site(
     database_url="postgresql://taskflow:pw@127.0.0.1:5432/taskflow",
     redis_url="redis://:pw@127.0.0.1:6379/0",
     jwt_secret="signing-key",
+    webhook_key="webhook-key",
     slots=4,
     queues="default",
     began=datetime(2026, 1, 1, tzinfo=UTC),
@@ -66,17 +67,18 @@ def test_the_guard_forgets_children_that_ended() -> None:
     assert guard.follow(["+10 9\n", "+11 2\n", "-10\n", "+12 9\n"]) == {11: 2, 12: 9}
 
 
-def test_only_the_api_knows_the_signing_key() -> None:
+def test_only_the_api_knows_the_signing_key_and_only_who_handles_webhooks_theirs() -> None:
     environments = {child.name: child.launch.env for child in children.app_children(SITE)}
     assert list(environments) == ["mail", "api", "scheduler", "worker"]
     assert [name for name, env in environments.items() if "signing-key" in env.values()] == ["api"]
+    assert [name for name, env in environments.items() if "webhook-key" in env.values()] == ["api", "scheduler"]
     assert "TASKFLOW_DATABASE_URL" not in environments["mail"]
     assert environments["worker"]["TASKFLOW_SMTP_URL"] == "smtp://127.0.0.1:2525"
 
 
 def test_no_secret_is_on_a_command_line() -> None:
     words = [word for child in children.app_children(SITE) for word in child.launch.command]
-    assert not [word for word in words if "pw" in word or "signing-key" in word]
+    assert not [word for word in words if "pw" in word or "signing-key" in word or "webhook-key" in word]
 
 
 def test_users_settings_pass_but_not_their_addresses_and_secrets() -> None:

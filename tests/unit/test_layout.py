@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
-COMPONENTS = ("core", "api", "worker", "cli", "operator")
+COMPONENTS = ("core", "api", "worker", "client", "cli", "operator")
 FOLDERS = (*COMPONENTS, "migrations", "tests", "benchmarks")
 LOCKS = tuple(f"requirements/{name}.txt" for name in ("dev", "platform", "operator", "build", "bench"))
 MAX_FILE_LINES = 350

@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from taskflow_core.fetch import Fetched
-from taskflow_worker.types.sync.http import retry_after
+from taskflow_core.fetch import Fetched, retry_after
 from taskflow_worker.types.sync.models import HttpTarget, Source, SyncPayload, TableTarget
 from taskflow_worker.types.sync.records import MAX_RECORD_BYTES, Malformed, Unfit, at, fit, parse_csv, parse_json
 from taskflow_worker.types.sync.source import first_url, next_url

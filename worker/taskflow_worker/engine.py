@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -28,6 +28,7 @@ from taskflow_core.links import Link, pause
 from taskflow_core.logs import get_logger
 from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
+from taskflow_worker.beacon import BeaconLight
 from taskflow_worker.endings import Writer
 from taskflow_worker.inbox import Inbox
 from taskflow_worker.metrics import WorkerMetrics
@@ -56,7 +57,7 @@ class Engine:
         worker_id: str,
         inbox: Inbox,
         sessions: Sessions,
-        suspended: Callable[[], bool],
+        light: BeaconLight,
         pulse: Pulse,
         metrics: WorkerMetrics,
     ) -> None:
@@ -68,9 +69,10 @@ class Engine:
         self.finished = 0
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._inbox = inbox
+        self.inbox = inbox
         self._sessions = sessions
-        self._suspended = suspended
+        self.light = light
+        self._claiming = 0
         self._pulse = pulse
         self._metrics = metrics
         self._limits = Limits(
@@ -84,6 +86,11 @@ class Engine:
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def held(self) -> int:
+        """How many tasks this worker answers for: popped, running, or with an end that is not written yet."""
+        return len(self.runs) + self._claiming
+
     def stop(self) -> None:
         """Take no more tasks, let the running ones end within the grace, release the rest. Again: the same."""
         self.stopping.set()
@@ -94,6 +101,10 @@ class Engine:
         if self.stopping.is_set():
             self._hurry.set()
         self.stop()
+
+    async def shine(self) -> None:
+        """Keep the worker's beacon lit until canceled."""
+        await self.light.shine(held=lambda: self.held, paused=lambda: self.inbox.paused, stopping=self.stopping.is_set)
 
     async def run(self) -> bool:
         """Work until stopped. Returns False when a handler's thread would not end, so that the process must."""
@@ -132,19 +143,23 @@ class Engine:
                 failures = 0
             except (RedisError, OSError, psycopg.OperationalError) as error:
                 failures += 1
-                log.warning("inbox.away", reason=str(error) or type(error).__name__, degraded=self._inbox.degraded)
+                log.warning("inbox.away", reason=str(error) or type(error).__name__, degraded=self.inbox.degraded)
                 await pause(failures, stop=self.stopping)
                 continue
             if taken:
+                self._claiming = len(taken)
+                self.light.changed()
                 await self._claim(taken)
+                self._claiming = 0
+                self._tell_if_idle()
 
     async def _take(self, free: int) -> list[UUID]:
         try:
-            return await self._inbox.take(free)
+            return await self.inbox.take(free)
         except (RedisError, OSError):
-            if not self._inbox.degraded:
+            if not self.inbox.degraded:
                 raise
-            taken = await self._inbox.take_from_table(self._claims, free)
+            taken = await self.inbox.take_from_table(self._claims, free)
             if not taken:
                 await pause(4, stop=self.stopping)
             return taken
@@ -152,9 +167,6 @@ class Engine:
     async def _free_slots(self) -> int:
         """Return how many tasks may be popped now; 0 after a wait, so that the caller looks again."""
         limit = self.settings.slots
-        if self._suspended():
-            await pause(4, stop=self.stopping)
-            return 0
         if self.busy < limit and len(self.runs) < limit * BACKLOG_PER_SLOT:
             return limit - self.busy
         self._changed.clear()
@@ -166,6 +178,7 @@ class Engine:
         """Claim what was popped; during an outage of PostgreSQL try until it is back or the worker stops."""
         failures = 0
         while not self.stopping.is_set():
+            self._pulse.beat("fetch")
             try:
                 connection = await self._claims.get()
                 claimed = await limits.claim(
@@ -184,12 +197,13 @@ class Engine:
                 await self._claims.drop()
                 await pause(failures, stop=self.stopping)
                 continue
+            self._claiming = 0
             for task in claimed:
                 if task.key not in self.runs:
                     self._start(task)
-            await self._inbox.forget(task_ids)
+            await self.inbox.forget(task_ids)
             return
-        await self._inbox.give_back(task_ids)
+        await self.inbox.give_back(task_ids)
 
     def _start(self, claimed: Claimed) -> None:
         run = Run(claimed, self.registry.get(claimed.type) or self._unknown(claimed.type), self._sessions)
@@ -216,13 +230,16 @@ class Engine:
             ending = run.ending_of_interrupt(run.interrupted or Interrupt.SHUTDOWN)
         run.task = None
         self.busy -= 1
-        self._metrics.ran(run.claimed, seconds=time.monotonic() - run.started, busy=self.busy)
+        seconds = time.monotonic() - run.started
+        self._metrics.ran(run.claimed, seconds=seconds, busy=self.busy)
+        self.light.ran(run.claimed.queue, seconds)
         self._changed.set()
         if ending is None:
             log.warning("attempt.discarded", task_id=str(run.task_id), attempt=run.attempt, why="lease lost")
             self._metrics.discarded()
             self._writer.abandon(run.transaction)
             self.runs.pop(run.claimed.key, None)
+            self._tell_if_idle()
             return
         self._writer.put(Finished(run.claimed, ending, run.logs), run.transaction)
 
@@ -230,6 +247,11 @@ class Engine:
         self.finished += 1
         self.runs.pop(claimed.key, None)
         self._changed.set()
+        self._tell_if_idle()
+
+    def _tell_if_idle(self) -> None:
+        if self.held == 0:
+            self.light.changed()
 
     async def _watch(self) -> None:
         """Raise soft timeouts, send progress, learn of wishes to cancel and of lost leases."""
@@ -254,7 +276,7 @@ class Engine:
         progress = [(run, run.unsent_progress) for run in runs]
         try:
             connection = await self._reports.get()
-            self._inbox.paused = await leases.paused(connection)
+            self.inbox.paused = await leases.paused(connection)
             if not runs:
                 return
             await self._write_lines(connection, runs)

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 from uuid import UUID
 
@@ -15,9 +15,11 @@ from taskflow_core.lanes import lanes_of, queue_of
 from taskflow_core.links import Link
 from taskflow_core.logs import get_logger
 from taskflow_core.queue import JOB_KEY, QUEUE_KEY, Delivery, parse_job_id
+from taskflow_worker.beacon import DrainFlag
 from taskflow_worker.metrics import WorkerMetrics
 
 BLOCK_S = 1.0
+DRAINED_S = 0.25  # between two looks at a drain flag that stands
 DEGRADED_AFTER_S = 5.0
 FAIRNESS = 8  # one pop in so many takes the lanes in a random order, so that a busy one never starves the others
 
@@ -25,11 +27,25 @@ log = get_logger(__name__)
 
 
 class Inbox:
-    """Pops deliveries, up to the number of free slots in one call, and puts back what cannot be run."""
+    """Pops deliveries, up to the number of free slots in one call, and puts back what cannot be run.
 
-    def __init__(self, redis: Redis, queues: Sequence[str], metrics: WorkerMetrics) -> None:
+    The bell of the worker's drain flag is the first list of every pop: once it rang, no pop returns a task.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        queues: Sequence[str],
+        metrics: WorkerMetrics,
+        *,
+        flag: DrainFlag,
+        drained: Callable[[], None],
+    ) -> None:
         self.redis = redis
+        self.suspended = False
         self._metrics = metrics
+        self._flag = flag
+        self._drained = drained
         self.queues = list(queues)
         self.paused: frozenset[str] = frozenset()
         self._origin: dict[UUID, list[tuple[str, str]]] = {}  # the lane and job id of each delivery
@@ -42,18 +58,15 @@ class Inbox:
         return self._away_since is not None and time.monotonic() - self._away_since > DEGRADED_AFTER_S
 
     async def take(self, limit: int) -> list[UUID]:
-        """Wait up to a second for deliveries and return the ids of at most `limit` tasks.
+        """Wait up to a second for deliveries and return the ids of at most `limit` tasks; none while drained.
 
         Raises:
             redis.exceptions.RedisError, OSError: Redis is away.
         """
-        keys = [QUEUE_KEY + lane for lane in self._lanes()]
-        if not keys:
-            await asyncio.sleep(BLOCK_S)
-            return []
         try:
-            popped = await self.redis.blmpop(BLOCK_S, len(keys), *keys, direction="LEFT", count=limit)
+            popped = await self._pop(limit)
         except (RedisError, OSError):
+            self._flag.unsure = True
             self._away_since = self._away_since or time.monotonic()
             raise
         if self._away_since is not None:
@@ -61,7 +74,7 @@ class Inbox:
             self._away_since = None
         if not popped:
             return []
-        key, raw_ids = cast("tuple[bytes, list[bytes]]", popped)
+        key, raw_ids = popped
         lane = key.decode().removeprefix(QUEUE_KEY)
         taken = [delivery.task_id for raw in raw_ids if (delivery := self._accept(lane, raw)) is not None]
         if queue_of(lane) in self.paused:  # paused while this pop was waiting
@@ -69,8 +82,29 @@ class Inbox:
             return []
         return taken
 
+    async def _pop(self, limit: int) -> tuple[bytes, list[bytes]] | None:
+        if self._flag.token is not None or self._flag.unsure:
+            stood = self._flag.token
+            raised = await self._flag.look()
+            if self._flag.token != stood:
+                self._drained()
+            if raised:
+                await asyncio.sleep(DRAINED_S)
+                return None
+        keys = [self._flag.bell, *(QUEUE_KEY + lane for lane in self._lanes())]
+        popped = await self.redis.blmpop(BLOCK_S, len(keys), *keys, direction="LEFT", count=limit)
+        if not popped:
+            return None
+        key, raw_ids = cast("tuple[bytes, list[bytes]]", popped)
+        if key.decode() == self._flag.bell:
+            self._flag.unsure = True
+            return None
+        return key, raw_ids
+
     async def take_from_table(self, link: Link, limit: int) -> list[UUID]:
-        """Return tasks that are due, straight from the table."""
+        """Return tasks that are due, straight from the table; none while drained."""
+        if self._flag.raised:
+            return []
         return await leases.due(await link.get(), self._lanes(), limit=limit)
 
     async def forget(self, task_ids: Sequence[UUID]) -> None:
@@ -95,7 +129,7 @@ class Inbox:
 
     def _lanes(self) -> list[str]:
         self._pops += 1
-        lanes = lanes_of([queue for queue in self.queues if queue not in self.paused])
+        lanes = lanes_of([queue for queue in self.queues if queue not in self.paused and not self.suspended])
         if self._pops % FAIRNESS == 0:
             random.shuffle(lanes)
         return lanes

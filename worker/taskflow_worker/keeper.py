@@ -24,6 +24,7 @@ from taskflow_core.settings import WorkerSettings
 from taskflow_worker.runs import HARD_GRACE_S, Interrupt, Run
 
 TICK_S = 0.5
+HEARTBEAT_S = 15.0  # however long a lease is: a worker that is silent for three of these counts as lost
 STUCK_STATUS = 70  # sysexits.h EX_SOFTWARE
 
 REGISTER = """
@@ -55,7 +56,7 @@ class Identity:
 
 
 class Keeper:
-    """Renews the leases of `runs()` every third of a lease and interrupts what was lost."""
+    """Renews the leases of `runs()` every third of a lease, 15 seconds at most, and interrupts what was lost."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class Keeper:
             stuck = [run for run in self._runs() if self._is_stuck(run, now)]
             if stuck:
                 self._end_process(stuck)
-            if now - renewed >= self._settings.lease_s / 3:
+            if now - renewed >= min(self._settings.lease_s / 3, HEARTBEAT_S):
                 renewed = now if self._renew() else renewed + TICK_S
 
     def _is_stuck(self, run: Run, now: float) -> bool:

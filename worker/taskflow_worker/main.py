@@ -12,7 +12,9 @@ from uuid import uuid4
 import psycopg
 import redis
 import uvloop
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.handlers import Registry
@@ -21,6 +23,7 @@ from taskflow_core.logs import configure_logs, get_logger
 from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import connect_redis
 from taskflow_core.settings import WorkerSettings, load_or_exit
+from taskflow_worker.beacon import BeaconLight, DrainFlag
 from taskflow_worker.engine import Engine
 from taskflow_worker.inbox import Inbox
 from taskflow_worker.keeper import Identity, Keeper
@@ -59,7 +62,6 @@ class Process:
         self.rq = TaskFlowWorker(queues, name=self.identity.name, connection=connection, loop=self._loop)
         self.pulse = Pulse(watch=30.0, fetch=60.0, keeper=60.0)
         self.metrics = WorkerMetrics(slots=settings.slots)
-        self._suspended = False
 
     def _loop(self) -> bool:
         return uvloop.run(self._work())
@@ -67,16 +69,7 @@ class Process:
     async def _work(self) -> bool:
         database = create_engine(self.settings, service="worker", pool_size=self.settings.slots + 2, patience=PATIENCE)
         client = connect_redis(self.settings)
-        engine = Engine(
-            self.settings,
-            self.registry,
-            worker_id=self.identity.id,
-            inbox=Inbox(client, self.identity.queues, self.metrics),
-            sessions=create_sessions(database),
-            suspended=lambda: self._suspended,
-            pulse=self.pulse,
-            metrics=self.metrics,
-        )
+        engine = self._engine(database, client)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, engine.stop)
         loop.add_signal_handler(signal.SIGINT, engine.interrupt_stop)
@@ -88,11 +81,12 @@ class Process:
             loop=loop,
             pulse=self.pulse,
         )
-        beating = asyncio.create_task(self._beat(engine))
+        signs = [asyncio.create_task(self._beat(engine)), asyncio.create_task(engine.shine())]
         try:
             if not await self._register(keeper, engine):
                 return True
             keeper.start()
+            self.pulse.started()
             log.info(
                 "worker.started", worker_id=self.identity.id, queues=self.identity.queues, slots=engine.settings.slots
             )
@@ -100,11 +94,27 @@ class Process:
             await asyncio.to_thread(keeper.stop)
             return clean
         finally:
-            beating.cancel()
-            await asyncio.gather(beating, return_exceptions=True)
+            for sign in signs:
+                sign.cancel()
+            await asyncio.gather(*signs, return_exceptions=True)
+            await engine.light.put_out()
             await asyncio.to_thread(self._die)
             await client.aclose()
             await database.dispose()
+
+    def _engine(self, database: AsyncEngine, client: Redis) -> Engine:
+        flag = DrainFlag(client, self.identity.hostname)
+        light = BeaconLight(client, self.identity, flag)
+        return Engine(
+            self.settings,
+            self.registry,
+            worker_id=self.identity.id,
+            inbox=Inbox(client, self.identity.queues, self.metrics, flag=flag, drained=light.changed),
+            sessions=create_sessions(database),
+            light=light,
+            pulse=self.pulse,
+            metrics=self.metrics,
+        )
 
     async def _register(self, keeper: Keeper, engine: Engine) -> bool:
         """Wait for PostgreSQL, for ever, with backoff; False when the worker was stopped meanwhile."""
@@ -126,11 +136,13 @@ class Process:
         while True:
             done = engine.finished
             try:
-                self._suspended = await asyncio.to_thread(self.rq.beat, busy=engine.busy > 0, finished=done - told)
+                engine.inbox.suspended = await asyncio.to_thread(
+                    self.rq.beat, busy=engine.busy > 0, finished=done - told
+                )
                 told = done
             except (RedisError, OSError) as error:
                 log.warning("heartbeat.failed", reason=str(error))
-            await asyncio.sleep(BEAT_S * random.uniform(0.8, 1.0) if not self._suspended else 1.0)  # noqa: S311 - jitter
+            await asyncio.sleep(BEAT_S * random.uniform(0.8, 1.0) if not engine.inbox.suspended else 1.0)  # noqa: S311 - jitter
 
     def _die(self) -> None:
         try:

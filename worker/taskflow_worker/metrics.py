@@ -61,3 +61,16 @@ class SchedulerMetrics:
     def expired(self, status: str) -> None:
         """Count an expired lease."""
         self._expired.labels(status).inc()
+
+
+class WebhookMetrics:
+    """The metrics of the webhooks that a scheduler sends; made once."""
+
+    def __init__(self) -> None:
+        self._sent = Histogram(
+            "taskflow_webhook_attempt_seconds", "How long attempts to deliver took.", ["arrived"], buckets=SECONDS[:12]
+        )
+
+    def sent(self, *, arrived: bool, seconds: float) -> None:
+        """Count an attempt."""
+        self._sent.labels(str(arrived).lower()).observe(seconds)

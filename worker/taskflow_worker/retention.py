@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Retention:
-    """Walks through the old tasks, from the oldest on; a pass ends with idempotency keys and refresh tokens."""
+    """Walks through the old tasks, from the oldest on; a pass ends with what has no task: keys, tokens, deliveries."""
 
     def __init__(self, settings: SchedulerSettings) -> None:
         self._keep = Keep(
@@ -26,6 +26,7 @@ class Retention:
             failed=timedelta(days=settings.retain_failed_days),
             canceled=timedelta(days=settings.retain_canceled_days),
         )
+        self._keep_deliveries = timedelta(days=settings.retain_deliveries_days)
         self._archive = settings.archive_dir
         self._after = START
         self._deleted = 0
@@ -50,10 +51,12 @@ class Retention:
     async def _end_pass(self, connection: AsyncConnection[Any]) -> bool:
         keys = await retention.delete_expired_keys(connection)
         tokens = await retention.delete_ended_tokens(connection)
-        if self._deleted or keys or tokens:
-            log.info("retention.deleted", tasks=self._deleted, idempotency_keys=keys, refresh_tokens=tokens)
+        sent = await retention.delete_old_deliveries(connection, before=utc_now() - self._keep_deliveries)
+        counts = {"idempotency_keys": keys, "refresh_tokens": tokens, "webhook_deliveries": sent}
+        if self._deleted or any(counts.values()):
+            log.info("retention.deleted", tasks=self._deleted, **counts)
         self._deleted = 0
-        more = BATCH in {keys, tokens}
+        more = BATCH in counts.values()
         if not more:
             self._after = START
         return more

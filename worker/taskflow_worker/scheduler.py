@@ -25,10 +25,12 @@ from taskflow_core.logs import configure_logs, get_logger
 from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.recovery import EnqueuedTask
+from taskflow_core.sealing import sealer_of
 from taskflow_core.settings import SchedulerSettings, load_or_exit
-from taskflow_worker.metrics import SchedulerMetrics
+from taskflow_worker.metrics import SchedulerMetrics, WebhookMetrics
 from taskflow_worker.retention import Retention
 from taskflow_worker.schedules import Schedules
+from taskflow_worker.webhooks import Webhooks
 
 EPOCH_KEY = "taskflow:epoch"
 EVERYWHERE_S = 300.0
@@ -66,6 +68,7 @@ class Scheduler:
         self._link = Link(settings, service="scheduler")
         self._engine = create_engine(settings, service="schedules", pool_size=1)
         self._schedules = Schedules(self._engine, registry, self._queue, max_pending=settings.max_pending_tasks)
+        self._webhooks = self._build_webhooks()
         self._jobs = [
             Job("enqueue_due", settings.sweep_interval_s, self.enqueue_due),
             Job("recover_lost", settings.sweep_interval_s, self.recover_lost),
@@ -78,12 +81,14 @@ class Scheduler:
 
     async def run(self) -> None:
         """Work until stopped; an outage of PostgreSQL is waited out with backoff."""
+        webhooks = None if self._webhooks is None else asyncio.create_task(self._webhooks.run(self.stopping))
         failures = 0
         while not self.stopping.is_set():
             try:
                 connection = await self._link.get()
                 await self._run_due_jobs(connection)
                 self.pulse.beat("jobs")
+                self.pulse.started()
                 wait_s = await self._until_next(connection)
                 failures = 0
             except (psycopg.Error, OSError) as error:
@@ -97,8 +102,18 @@ class Scheduler:
             except TimeoutError:
                 continue
         await self._link.drop()
+        if webhooks is not None:
+            await webhooks
         await self._engine.dispose()
         await self._queue.redis.aclose()
+
+    def _build_webhooks(self) -> Webhooks | None:
+        sealer = sealer_of(self.settings)
+        if sealer is None:
+            log.info("webhooks.off", reason="TASKFLOW_WEBHOOK_KEY is not set")
+            return None
+        self.pulse.watch("webhooks", 60.0)
+        return Webhooks(self.settings, sealer, pulse=self.pulse, metrics=WebhookMetrics())
 
     async def _run_due_jobs(self, connection: Connection) -> None:
         for job in self._jobs:

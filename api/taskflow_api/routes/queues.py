@@ -3,9 +3,10 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
-from taskflow_api.dependencies import CurrentActor, Session
+from taskflow_api.dependencies import CurrentActor, Opened, Resources, Session
 from taskflow_api.rendering import respond
 from taskflow_api.schemas.queues import QueueList, QueueResource
 from taskflow_api.schemas.tasks import QUEUE_PATTERN
@@ -20,26 +21,35 @@ Name = Annotated[str, Path(pattern=QUEUE_PATTERN)]
 
 
 @router.get("", responses={200: {"model": QueueList}})
-async def list_queues(_actor: CurrentActor, session: Session) -> Response:
+async def list_queues(opened: Opened, _actor: CurrentActor, session: Session) -> Response:
     """Return the queues, by name."""
-    return respond({"items": [_body(state) for state in await queues.list_states(session)]})
+    states = await queues.list_states(session)
+    rates = await _rates(opened, session)
+    return respond({"items": [_body(state, rates) for state in states]})
 
 
 @router.post("/{name}:pause", responses=ONE)
-async def pause(name: Name, actor: CurrentActor, session: Session) -> Response:
+async def pause(name: Name, opened: Opened, actor: CurrentActor, session: Session) -> Response:
     """Let no worker take from a queue; what runs goes on."""
     state = await queues.pause(session, name, actor=actor)
+    rates = await _rates(opened, session)
     await session.commit()
-    return respond(_body(state))
+    return respond(_body(state, rates))
 
 
 @router.post("/{name}:resume", responses=ONE)
-async def resume(name: Name, actor: CurrentActor, session: Session) -> Response:
+async def resume(name: Name, opened: Opened, actor: CurrentActor, session: Session) -> Response:
     """Let workers take from a queue again."""
     state = await queues.resume(session, name, actor=actor)
+    rates = await _rates(opened, session)
     await session.commit()
-    return respond(_body(state))
+    return respond(_body(state, rates))
 
 
-def _body(state: QueueState) -> dict[str, Any]:
-    return {"paused": state.paused_at is not None, **state._asdict()}
+async def _rates(opened: Resources, session: AsyncSession) -> dict[str, float]:
+    return await opened.recent.get("throughput", lambda: queues.throughput(session))
+
+
+def _body(state: QueueState, rates: dict[str, float]) -> dict[str, Any]:
+    paused = state.paused_at is not None
+    return {"paused": paused, "finished_per_minute": rates.get(state.name, 0.0), **state._asdict()}

@@ -10,10 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskflow_api.body import read
+from taskflow_api.conditions import IfMatch, etag
 from taskflow_api.dependencies import CurrentActor, Opened, Session
 from taskflow_api.openapi import takes
 from taskflow_api.rendering import respond
-from taskflow_api.schemas.schedules import NewScheduleBody, ScheduleDetail, ScheduleList, ScheduleListQuery
+from taskflow_api.schemas.schedules import (
+    NewScheduleBody,
+    ScheduleDetail,
+    ScheduleEdit,
+    ScheduleList,
+    ScheduleListQuery,
+)
 from taskflow_core import cron, schedules
 from taskflow_core.clock import utc_now
 from taskflow_core.errors import Invalid
@@ -40,7 +47,7 @@ async def create(request: Request, opened: Opened, actor: CurrentActor, session:
     )
     schedule = await schedules.create(session, new, actor=actor, registry=opened.registry)
     await session.commit()
-    return respond(_detail(schedule), status=201, headers={"Location": f"{PREFIX}/{schedule.id}"})
+    return _respond(schedule, status=201, headers={"Location": f"{PREFIX}/{schedule.id}"})
 
 
 @router.get("", responses={200: {"model": ScheduleList}})
@@ -55,31 +62,54 @@ async def list_schedules(
 @router.get("/{schedule_id}", responses=ONE)
 async def get(schedule_id: UUID, actor: CurrentActor, session: Session) -> Response:
     """Return one schedule with its next firings."""
-    return respond(_detail(await schedules.get(session, schedule_id, actor=actor)))
+    return _respond(await schedules.get(session, schedule_id, actor=actor))
+
+
+@router.patch("/{schedule_id}", responses=ONE, openapi_extra=takes(ScheduleEdit))
+async def edit(
+    request: Request, schedule_id: UUID, opened: Opened, actor: CurrentActor, session: Session, expected: IfMatch
+) -> Response:
+    """Change a schedule; one that is paused stays paused."""
+    body = await read(request, ScheduleEdit)
+    changes = body.model_dump(mode="json", include=body.model_fields_set - {"task"})
+    if body.task is not None:
+        changes["template"] = body.task.model_dump(mode="json")
+    schedule = await schedules.edit(
+        session, schedule_id, changes, actor=actor, registry=opened.registry, expected=expected
+    )
+    await session.commit()
+    return _respond(schedule)
 
 
 @router.post("/{schedule_id}:pause", responses=ONE)
-async def pause(schedule_id: UUID, actor: CurrentActor, session: Session) -> Response:
+async def pause(schedule_id: UUID, actor: CurrentActor, session: Session, expected: IfMatch) -> Response:
     """Stop a schedule from firing."""
-    schedule = await schedules.pause(session, schedule_id, actor=actor)
+    schedule = await schedules.pause(session, schedule_id, actor=actor, expected=expected)
     await session.commit()
-    return respond(_detail(schedule))
+    return _respond(schedule)
 
 
 @router.post("/{schedule_id}:resume", responses=ONE)
-async def resume(schedule_id: UUID, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+async def resume(
+    schedule_id: UUID, opened: Opened, actor: CurrentActor, session: Session, expected: IfMatch
+) -> Response:
     """Let a schedule fire again, from the next time on."""
-    schedule = await schedules.resume(session, schedule_id, actor=actor, registry=opened.registry)
+    schedule = await schedules.resume(session, schedule_id, actor=actor, registry=opened.registry, expected=expected)
     await session.commit()
-    return respond(_detail(schedule))
+    return _respond(schedule)
 
 
 @router.delete("/{schedule_id}", status_code=204)
-async def remove(schedule_id: UUID, actor: CurrentActor, session: Session) -> Response:
+async def remove(schedule_id: UUID, actor: CurrentActor, session: Session, expected: IfMatch) -> Response:
     """Delete a schedule; the tasks that it made stay."""
-    await schedules.remove(session, schedule_id, actor=actor)
+    await schedules.remove(session, schedule_id, actor=actor, expected=expected)
     await session.commit()
     return Response(status_code=204)
+
+
+def _respond(schedule: Schedule, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    about = {"ETag": etag(schedules.version_of(schedule))} | (headers or {})
+    return respond(_detail(schedule), status=status, headers=about)
 
 
 def _detail(schedule: Schedule) -> dict[str, Any]:

@@ -11,15 +11,16 @@ from starlette.responses import Response, StreamingResponse
 
 from taskflow_api import cursors, waiting
 from taskflow_api.body import read
+from taskflow_api.conditions import IfMatch, IfNoneMatch, unchanged
 from taskflow_api.dependencies import CurrentActor, Opened, Session
+from taskflow_api.filters import task_filter
 from taskflow_api.idempotency import REPLAYED, IdempotencyKey
 from taskflow_api.openapi import takes
 from taskflow_api.rendering import attempt_body, respond, task_body, task_response, to_json
 from taskflow_api.schemas.tasks import (
     MAX_ROWS,
     AttemptList,
-    BulkRetryBody,
-    BulkRetryResult,
+    Counting,
     FileList,
     ListQuery,
     NewTaskBody,
@@ -27,16 +28,15 @@ from taskflow_api.schemas.tasks import (
     TaskResource,
 )
 from taskflow_api.waiting import PreferredWait
-from taskflow_core import bulk, files, idempotency, tasks
-from taskflow_core.actors import Actor
+from taskflow_core import files, idempotency, listing, tasks
 from taskflow_core.clock import utc_now
-from taskflow_core.errors import FieldProblem, Forbidden, Invalid
+from taskflow_core.errors import FieldProblem, Invalid
 from taskflow_core.handlers import TaskType
-from taskflow_core.tasks import NewTask, TaskFilter
+from taskflow_core.listing import Total
+from taskflow_core.tasks import NewTask
 from taskflow_core.validation import checked_payload, known_type
 
 PREFIX = "/api/v1/tasks"
-DELIVERED_AT_ONCE = 1000
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
 BINARY = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
@@ -73,58 +73,62 @@ async def create(
 async def list_tasks(
     query: Annotated[ListQuery, Query()], opened: Opened, actor: CurrentActor, session: Session
 ) -> Response:
-    """Return a page of tasks, newest first: after `cursor`, or number `page`."""
-    filters = _filters(query, actor)
-    body: dict[str, Any] = {"next_cursor": None, "total": None, "page": query.page, "limit": query.limit}
+    """Return a page of tasks, newest first unless asked otherwise: after `cursor`, or number `page`."""
+    filters = task_filter(query, actor)
+    total: Total | None = None
+    after: UUID | None = None
     if query.page is not None:
         _check_page(query, query.page)
-        found, body["total"] = await tasks.list_numbered(
-            session, filters, actor=actor, limit=query.limit, page=query.page
-        )
+        found = await listing.list_numbered(session, filters, actor=actor, limit=query.limit, page=query.page)
     else:
         after = None if query.cursor is None else cursors.decode(query.cursor, filters, actor, opened.keyring)
-        found, last = await tasks.list_after(session, filters, actor=actor, limit=query.limit, after=after)
-        body["next_cursor"] = last and cursors.encode(last, filters, actor, opened.keyring)
+        found, after = await listing.list_after(session, filters, actor=actor, limit=query.limit, after=after)
+    if query.count is Counting.ESTIMATE:
+        total = await listing.estimate(session, filters, actor=actor)
+    elif query.count is Counting.EXACT or query.page is not None:
+        total = await listing.count(session, filters, actor=actor)
     now = utc_now()
-    return respond({"items": [task_body(task, now=now) for task in found], **body})
-
-
-@router.post(":bulkRetry", responses={200: {"model": BulkRetryResult}}, openapi_extra=takes(BulkRetryBody))
-async def bulk_retry(request: Request, opened: Opened, actor: CurrentActor, session: Session) -> Response:
-    """Give all FAILED tasks of a filter a fresh set of attempts, if there are as many as expected."""
-    body = await read(request, BulkRetryBody)
-    filters = TaskFilter(**body.filter.model_dump())
-    _check_reach(filters, actor, field="filter.owner_id")
-    done = await bulk.retry_failed(session, filters, actor=actor, expected_count=body.expected_count)
-    await session.commit()
-    for start in range(0, len(done.retried), DELIVERED_AT_ONCE):
-        await opened.queue.deliver(done.retried[start : start + DELIVERED_AT_ONCE])
-    return respond({"retried": len(done.retried), "skipped": done.skipped})
+    body = {
+        "items": [task_body(task, now=now) for task in found],
+        "next_cursor": after and cursors.encode(after, filters, actor, opened.keyring),
+        "total": total and total.tasks,
+        "total_kind": total and total.kind,
+        "page": query.page,
+        "limit": query.limit,
+    }
+    return respond(body)
 
 
 @router.get("/{task_id}", responses=ONE)
-async def get(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session, wait_s: PreferredWait) -> Response:
-    """Return one task; with `Prefer: wait=N`, once it has finished or N seconds are over."""
+async def get(
+    task_id: UUID,
+    opened: Opened,
+    actor: CurrentActor,
+    session: Session,
+    known: IfNoneMatch,
+    wait_s: PreferredWait,
+) -> Response:
+    """Return one task, or 304 if the client holds this version; with `Prefer: wait=N`, once it has finished."""
     task = await tasks.get(session, task_id, actor=actor)
     await session.close()
     waited = await waiting.until_final(opened, task_id, seconds=wait_s)
     if waited:
         task = await tasks.get(session, task_id, actor=actor)
-    return task_response(task, now=utc_now(), headers=waited)
+    return unchanged(task.row_version, known) or task_response(task, now=utc_now(), headers=waited)
 
 
 @router.post("/{task_id}:cancel", responses=ONE)
-async def cancel(task_id: UUID, actor: CurrentActor, session: Session) -> Response:
+async def cancel(task_id: UUID, actor: CurrentActor, session: Session, expected: IfMatch) -> Response:
     """Cancel a task that waits; ask one that runs to stop (`cancel_requested`)."""
-    task = await tasks.cancel(session, task_id, actor=actor)
+    task = await tasks.cancel(session, task_id, actor=actor, expected=expected)
     await session.commit()
     return task_response(task, now=utc_now())
 
 
 @router.post("/{task_id}:retry", responses=ONE)
-async def retry(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session) -> Response:
+async def retry(task_id: UUID, opened: Opened, actor: CurrentActor, session: Session, expected: IfMatch) -> Response:
     """Give a FAILED task a fresh set of attempts."""
-    task = await tasks.retry(session, task_id, actor=actor)
+    task = await tasks.retry(session, task_id, actor=actor, expected=expected)
     await session.commit()
     await opened.queue.deliver([task])
     return task_response(task, now=utc_now())
@@ -175,17 +179,6 @@ def _new_task(body: NewTaskBody, kind: TaskType, *, now: datetime) -> NewTask:
         dedup_key=body.dedup_key,
         tags=body.tags,
     )
-
-
-def _filters(query: ListQuery, actor: Actor) -> TaskFilter:
-    filters = TaskFilter(**query.model_dump(exclude={"limit", "cursor", "page"}))
-    _check_reach(filters, actor, field="owner_id")
-    return filters
-
-
-def _check_reach(filters: TaskFilter, actor: Actor, *, field: str) -> None:
-    if filters.owner_id is not None and not actor.sees_all and filters.owner_id != actor.user_id:
-        raise Forbidden(f"only an OPERATOR or an ADMIN may ask for the tasks of others ({field})")
 
 
 def _check_page(query: ListQuery, page: int) -> None:

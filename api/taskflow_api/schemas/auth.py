@@ -41,6 +41,15 @@ class Credentials(BaseModel):
     password: SecretStr = Field(min_length=1, max_length=MAX_CHARACTERS)
 
 
+class PasswordChange(BaseModel):
+    """POST /auth/password."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    old_password: SecretStr = Field(min_length=1, max_length=MAX_CHARACTERS)
+    new_password: NewPassword
+
+
 class RefreshBody(BaseModel):
     """POST /auth/refresh and /auth/logout."""
 
@@ -50,7 +59,7 @@ class RefreshBody(BaseModel):
 
 
 class TokenPair(BaseModel):
-    """What login and refresh answer; `expires_in` is the access token's, in seconds."""
+    """What login, refresh and a change of the password answer; `expires_in` is the access token's, in seconds."""
 
     access_token: str
     token_type: str = "Bearer"  # noqa: S105 - the scheme's name
@@ -66,3 +75,21 @@ class Account(BaseModel):
     role: Role
     created_at: datetime
     last_login_at: datetime | None
+
+
+class SessionResource(BaseModel):
+    """A session: where and when its newest refresh token was given; `current` is that of the access token."""
+
+    id: UUID
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    user_agent: str
+    address: str
+    current: bool
+
+
+class SessionList(BaseModel):
+    """One's own sessions that can go on, the last used first; up to 100."""
+
+    items: list[SessionResource]

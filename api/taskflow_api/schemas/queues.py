@@ -6,7 +6,10 @@ from pydantic import BaseModel
 
 
 class QueueResource(BaseModel):
-    """A queue: `waiting` counted up to 10,000, `oldest_age_s` for how long its first task has been waiting."""
+    """A queue: `waiting` counted up to 10,000, `oldest_age_s` for how long its first task has been waiting.
+
+    `finished_per_minute` is of the last minute, up to two seconds old.
+    """
 
     name: str
     paused: bool
@@ -14,6 +17,7 @@ class QueueResource(BaseModel):
     waiting: int
     running: int
     oldest_age_s: float | None
+    finished_per_minute: float
 
 
 class QueueList(BaseModel):

@@ -1,12 +1,17 @@
 """Bodies, queries and answers of /schedules."""
 
 from datetime import datetime
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from taskflow_api.schemas.tasks import NO_CONTROLS, TaskTemplate
 from taskflow_core.cron import MAX_CHARACTERS, Misfire
+
+ScheduleName = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_CONTROLS)]
+Cron = Annotated[str, Field(max_length=MAX_CHARACTERS, examples=["30 9 * * MON-FRI"])]
+TimeZone = Annotated[str, Field(max_length=100, examples=["Europe/Berlin"])]
 
 
 class NewScheduleBody(BaseModel):
@@ -14,11 +19,36 @@ class NewScheduleBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=200, pattern=NO_CONTROLS)
-    cron: str = Field(max_length=MAX_CHARACTERS, examples=["30 9 * * MON-FRI"])
-    timezone: str = Field(default="UTC", max_length=100, examples=["Europe/Berlin"])
+    name: ScheduleName
+    cron: Cron
+    timezone: TimeZone = "UTC"
     misfire: Misfire = Misfire.SKIP
     task: TaskTemplate
+
+
+class ScheduleEdit(BaseModel):
+    """PATCH /schedules/{id}: what is given changes; `task` as a whole."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ScheduleName = ""
+    cron: Cron = ""
+    timezone: TimeZone = "UTC"
+    misfire: Misfire = Misfire.SKIP
+    task: TaskTemplate | None = None
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _some_task(cls, task: object) -> object:
+        if task is None:
+            raise ValueError("leave it out, or give a task")
+        return task
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"give at least one of: {', '.join(type(self).model_fields)}")
+        return self
 
 
 class ScheduleListQuery(BaseModel):

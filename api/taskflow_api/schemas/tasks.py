@@ -2,12 +2,23 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from taskflow_core.lifecycle import TaskStatus
+from taskflow_core.listing import Order
 
 TYPE_PATTERN = r"^[A-Z0-9_]{1,64}$"
 QUEUE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
@@ -22,11 +33,24 @@ def _without_repeats(tags: list[str]) -> list[str]:
     return list(dict.fromkeys(tags))
 
 
+def _one_start(delay_s: float, fields: ValidationInfo) -> float:
+    if fields.data.get("run_at") is not None:
+        raise ValueError("give run_at or delay_s, not both")
+    return delay_s
+
+
 Moment = Annotated[AwareDatetime, Field(ge=EARLIEST, le=LATEST)]
 TypeName = Annotated[str, Field(pattern=TYPE_PATTERN)]
 QueueName = Annotated[str, Field(pattern=QUEUE_PATTERN)]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROLS)]
 ErrorCode = Annotated[str, Field(min_length=1, max_length=200, pattern=NO_CONTROLS)]
+Title = Annotated[str, Field(max_length=200, pattern=NO_CONTROLS)]
+Priority = Annotated[int, Field(ge=-100, le=100, strict=True)]
+MaxAttempts = Annotated[int, Field(ge=1, le=100, strict=True)]
+Timeout = Annotated[int, Field(ge=1, le=86_400, strict=True)]
+DedupKey = Annotated[str, Field(min_length=1, max_length=255, pattern=NO_CONTROLS)]
+Words = Annotated[str, Field(min_length=1, max_length=100, pattern=NO_CONTROLS)]
+Delay = Annotated[float, Field(ge=0, le=MAX_DELAY_S, strict=True), AfterValidator(_one_start)]
 Tags = Annotated[list[Tag], Field(max_length=20), AfterValidator(_without_repeats)]
 
 
@@ -37,12 +61,12 @@ class TaskTemplate(BaseModel):
 
     type: str = Field(max_length=64, examples=["EMAIL"])
     payload: dict[str, Any]
-    title: str = Field(default="", max_length=200, pattern=NO_CONTROLS)
+    title: Title = ""
     queue: QueueName = "default"
-    priority: int = Field(default=0, ge=-100, le=100, strict=True)
-    max_attempts: int = Field(default=3, ge=1, le=100, strict=True)
-    timeout_s: int | None = Field(default=None, ge=1, le=86_400, strict=True)
-    dedup_key: str | None = Field(default=None, min_length=1, max_length=255, pattern=NO_CONTROLS)
+    priority: Priority = 0
+    max_attempts: MaxAttempts = 3
+    timeout_s: Timeout | None = None
+    dedup_key: DedupKey | None = None
     tags: Tags = []
 
 
@@ -50,57 +74,126 @@ class NewTaskBody(TaskTemplate):
     """POST /tasks: what the task is made of, and when it starts."""
 
     run_at: Moment | None = None
-    delay_s: float | None = Field(default=None, ge=0, le=MAX_DELAY_S, strict=True)
-
-    @field_validator("delay_s")
-    @classmethod
-    def _one_start(cls, delay_s: float | None, fields: ValidationInfo) -> float | None:
-        if delay_s is not None and fields.data.get("run_at") is not None:
-            raise ValueError("give run_at or delay_s, not both")
-        return delay_s
+    delay_s: Delay | None = None
 
 
-class ListQuery(BaseModel):
-    """GET /tasks: a filter, and either a cursor or a page number."""
+class Changes(BaseModel):
+    """Fields of a task that may be given anew; what is left out stays as it is."""
 
     model_config = ConfigDict(extra="forbid")
+
+    title: Title = ""
+    tags: Tags = []
+    queue: QueueName = "default"
+    priority: Priority = 0
+    max_attempts: MaxAttempts = 3
+    timeout_s: Timeout = 300
+    run_at: Moment | None = None
+    delay_s: Delay | None = None
+
+
+class TaskEdit(Changes):
+    """PATCH /tasks/{id}: `title` and `tags` at any time, the rest while the task is PENDING."""
+
+    @field_validator("run_at", "delay_s", mode="before")
+    @classmethod
+    def _some_time(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("leave it out, or give a value")
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError(f"give at least one of: {', '.join(type(self).model_fields)}")
+        return self
+
+
+class CloneBody(Changes):
+    """POST /tasks/{id}:clone: what the copy has of its own. It starts at once, and takes no dedup_key along."""
+
+    payload: dict[str, Any] = {}
+    dedup_key: DedupKey | None = None
+
+
+def _several(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Types = Annotated[list[TypeName], BeforeValidator(_several), Field(max_length=20)]
+
+
+class Filter(BaseModel):
+    """Which tasks are meant: all that match everything given; of several types, any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Types = []
+    queue: QueueName | None = None
+    tag: Tag | None = None
+    q: Words | None = None
+    created_from: Moment | None = None
+    created_to: Moment | None = None
+    owner_id: UUID | None = None
+    schedule_id: UUID | None = None
+    batch_id: UUID | None = None
+    error_code: ErrorCode | None = None
+
+
+class Counting(StrEnum):
+    """How `total` is made."""
+
+    EXACT = "exact"
+    ESTIMATE = "estimate"
+
+
+class ListQuery(Filter):
+    """GET /tasks: a filter, and either a cursor or a page number.
+
+    `q` is the beginning of an id (8 or more of its characters), or words in the title, dedup_key or error.
+    """
 
     limit: int = Field(default=20, ge=1, le=100)
     cursor: str | None = Field(default=None, max_length=200)
     page: int | None = Field(default=None, ge=1, le=MAX_ROWS)
-    status: TaskStatus | None = None
-    type: TypeName | None = None
-    queue: QueueName | None = None
-    tag: Tag | None = None
-    created_from: Moment | None = None
-    created_to: Moment | None = None
-    owner_id: UUID | None = None
-    schedule_id: UUID | None = None
-    error_code: ErrorCode | None = None
-
-
-class FailedFilter(BaseModel):
-    """Which FAILED tasks are meant: all that match everything given."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: TypeName | None = None
-    queue: QueueName | None = None
-    tag: Tag | None = None
-    created_from: Moment | None = None
-    created_to: Moment | None = None
-    owner_id: UUID | None = None
-    schedule_id: UUID | None = None
-    error_code: ErrorCode | None = None
+    order: Order = Order.NEWEST
+    count: Counting | None = None
+    status: Annotated[list[TaskStatus], Field(max_length=len(TaskStatus))] = []
+    finished_from: Moment | None = None
+    finished_to: Moment | None = None
 
 
 class BulkRetryBody(BaseModel):
-    """POST /tasks:bulkRetry; `expected_count` is how many tasks were seen to match."""
+    """POST /tasks:bulkRetry; `expected_count` is how many FAILED tasks were seen to match."""
 
     model_config = ConfigDict(extra="forbid")
 
-    filter: FailedFilter
+    filter: Filter
     expected_count: int = Field(ge=1, le=MAX_ROWS, strict=True)
+
+
+class UnfinishedFilter(Filter):
+    """Which unfinished tasks are meant: those that wait, those that run, or both."""
+
+    status: Annotated[
+        list[Literal[TaskStatus.PENDING, TaskStatus.RUNNING]], BeforeValidator(_several), Field(max_length=2)
+    ] = []
+
+
+class BulkCancelBody(BaseModel):
+    """POST /tasks:bulkCancel; `expected_count` is how many unfinished tasks were seen to match."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    filter: UnfinishedFilter
+    expected_count: int = Field(ge=1, le=MAX_ROWS, strict=True)
+
+
+class BulkCancelResult(BaseModel):
+    """How many tasks are CANCELED, and how many run and were asked to stop."""
+
+    canceled: int
+    asked: int
 
 
 class BulkRetryResult(BaseModel):
@@ -154,11 +247,12 @@ class TaskResource(BaseModel):
 
 
 class TaskList(BaseModel):
-    """A page of tasks, newest first; `total` and `page` with page numbers only, counted up to 10,000."""
+    """A page of tasks. `total` is counted up to 10,000 (`at_least`) or estimated, where `count` or `page` asked."""
 
     items: list[TaskResource]
     next_cursor: str | None
     total: int | None
+    total_kind: Literal["exact", "at_least", "estimate"] | None
     page: int | None
     limit: int
 

@@ -22,6 +22,7 @@ DATABASE = "taskflow"
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY")
 PREFIX = "TASKFLOW_"
 OURS = ("URL", "HOST", "PORT", "SECRET", "PASSWORD", "TOKEN", "KEY")  # endings of what this platform decides itself
+MACHINE = f"{LOCALHOST},localhost"  # what SYNC and webhooks may call beside the Internet
 IS_CONNECTED = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE %s AND datname = current_database()"
 IS_REGISTERED = "SELECT 1 FROM workers WHERE heartbeat_at >= %s"
 
@@ -37,6 +38,7 @@ class Site:
     database_url: str
     redis_url: str
     jwt_secret: str
+    webhook_key: str
     slots: int
     queues: str
     began: datetime
@@ -87,7 +89,9 @@ def api_child(site: Site) -> Child:
     """Return the API; it alone knows the key that signs tokens."""
     env = {
         **_stores(site),
+        **_webhooks(site),
         "TASKFLOW_JWT_SECRET": site.jwt_secret,
+        "TASKFLOW_WEBHOOK_ALLOW_HTTP": "true",
         "TASKFLOW_API_HOST": site.host,
         "TASKFLOW_API_PORT": str(site.api_port),
     }
@@ -100,7 +104,7 @@ def scheduler_child(site: Site) -> Child:
         site,
         "scheduler",
         "taskflow_worker.scheduler",
-        _stores(site),
+        {**_stores(site), **_webhooks(site)},
         is_ready=lambda: _finds(site, IS_CONNECTED, "taskflow-scheduler%"),
     )
 
@@ -112,7 +116,7 @@ def worker_child(site: Site) -> Child:
         "TASKFLOW_SLOTS": str(site.slots),
         "TASKFLOW_QUEUES": site.queues,
         "TASKFLOW_SMTP_URL": f"smtp://{LOCALHOST}:{site.smtp_port}",
-        "TASKFLOW_FETCH_ALLOW_HOSTS": f"{LOCALHOST},localhost",
+        "TASKFLOW_FETCH_ALLOW_HOSTS": MACHINE,
     }
     return _python_child(
         site,
@@ -154,6 +158,10 @@ def _python_child(
 
 def _stores(site: Site) -> dict[str, str]:
     return {"TASKFLOW_DATABASE_URL": site.database_url, "TASKFLOW_REDIS_URL": site.redis_url}
+
+
+def _webhooks(site: Site) -> dict[str, str]:
+    return {"TASKFLOW_WEBHOOK_KEY": site.webhook_key, "TASKFLOW_FETCH_ALLOW_HOSTS": MACHINE}
 
 
 def _greets(port: int) -> bool:

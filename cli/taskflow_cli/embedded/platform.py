@@ -257,6 +257,7 @@ def _site(options: PlatformOptions, folder: Path, api_port: int, data: Path) -> 
         database_url=postgres.url(_database_password(folder), postgres_port, DATABASE),
         redis_url=valkey.url(_redis_password(folder), redis_port),
         jwt_secret=datadir.secret(folder, "jwt", size=48),
+        webhook_key=datadir.secret(folder, "webhooks", size=48),
         slots=options.slots,
         queues=options.queues,
         began=utc_now(),

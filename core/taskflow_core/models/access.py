@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ForeignKey, Identity, Index, LargeBinary, Tex
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import Field, SQLModel
 
-from taskflow_core.models.columns import Json, json_field, now_field, time_field
+from taskflow_core.models.columns import Json, TimestampTz, json_field, now_field, time_field
 
 
 class ApiKey(SQLModel, table=True):
@@ -23,7 +23,7 @@ class ApiKey(SQLModel, table=True):
     key_hash: bytes = Field(sa_type=LargeBinary, unique=True)
     scopes: list[str] = Field(sa_type=ARRAY(Text))
     created_at: datetime = now_field()
-    expires_at: datetime | None = time_field()
+    expires_at: datetime = Field(sa_type=TimestampTz)
     last_used_at: datetime | None = time_field()
     revoked_at: datetime | None = time_field()
 
@@ -34,6 +34,7 @@ class SecurityEvent(SQLModel, table=True):
     __tablename__ = "security_events"
     __table_args__: ClassVar[tuple[Index, ...]] = (
         Index("security_events_user", "user_id", text("id DESC")),
+        Index("security_events_kind", "kind", text("id DESC")),
         Index("security_events_created", "created_at", postgresql_using="brin"),
     )
 

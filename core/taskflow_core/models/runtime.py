@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, Text, Uuid, text
+from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlmodel import Field, SQLModel
 
@@ -69,7 +69,11 @@ class Schedule(SQLModel, table=True):
 
 
 class WebhookEndpoint(SQLModel, table=True):
-    """An address that wants events; `secret` is encrypted by the application before it is stored."""
+    """An address that wants events; `secret` is encrypted by the application before it is stored.
+
+    `previous_secret` signs too until it expires. `disabled_reason` is null when a person disabled it.
+    `first_failure_at` is null once a delivery has succeeded. Events before `enabled_at` are not for it.
+    """
 
     __tablename__ = "webhook_endpoints"
 
@@ -78,25 +82,53 @@ class WebhookEndpoint(SQLModel, table=True):
     url: str = Field(sa_type=Text)
     secret: bytes = Field(sa_type=LargeBinary)
     kinds: list[str] = Field(sa_type=ARRAY(Text))
+    types: list[str] = Field(default_factory=list, sa_type=ARRAY(Text))
+    queues: list[str] = Field(default_factory=list, sa_type=ARRAY(Text))
+    previous_secret: bytes | None = Field(default=None, sa_type=LargeBinary)
+    previous_secret_expires_at: datetime | None = time_field()
+    first_failure_at: datetime | None = time_field()
+    enabled_at: datetime = now_field()
     disabled_at: datetime | None = time_field()
+    disabled_reason: str | None = Field(default=None, sa_type=Text)
     created_at: datetime = now_field()
+    updated_at: datetime = now_field()
 
 
 class WebhookDelivery(SQLModel, table=True):
-    """One event on its way to one endpoint."""
+    """One event on its way to one endpoint; a test has no task and no event.
+
+    `next_attempt_at` is null when nothing more will be sent. While it is being sent, it is when another scheduler may
+    take it over.
+    """
 
     __tablename__ = "webhook_deliveries"
     __table_args__: ClassVar[tuple[Index, ...]] = (
         Index("webhook_deliveries_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
+        Index(
+            "webhook_deliveries_waiting",
+            "endpoint_id",
+            "next_attempt_at",
+            postgresql_where=text("next_attempt_at IS NOT NULL"),
+        ),
+        Index(
+            "webhook_deliveries_event",
+            "endpoint_id",
+            "event_id",
+            unique=True,
+            postgresql_where=text("event_id IS NOT NULL"),
+        ),
+        Index("webhook_deliveries_newest", "endpoint_id", text("id DESC")),
     )
 
     id: UUID = Field(primary_key=True)
     endpoint_id: UUID = Field(sa_column_args=[ForeignKey("webhook_endpoints.id", ondelete="CASCADE")], index=True)
-    task_id: UUID
+    event_id: int | None = Field(default=None, sa_type=BigInteger)
+    task_id: UUID | None = None
     kind: str = Field(sa_type=Text)
     body: Json = Field(sa_type=JSONB)
     attempt: int = 0
     next_attempt_at: datetime | None = time_field()
+    gives_up_at: datetime | None = time_field()
     delivered_at: datetime | None = time_field()
     response: Json | None = json_field()
     created_at: datetime = now_field()

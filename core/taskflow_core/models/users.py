@@ -2,9 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, LargeBinary, Text
+from sqlalchemy import ForeignKey, Index, LargeBinary, Text, text
 from sqlmodel import Field, SQLModel
 
 from taskflow_core.models.columns import TimestampTz, now_field, time_field
@@ -38,6 +39,9 @@ class RefreshToken(SQLModel, table=True):
     """One link in a family of refresh tokens: a login starts a family, each refresh adds a child."""
 
     __tablename__ = "refresh_tokens"
+    __table_args__: ClassVar[tuple[Index, ...]] = (
+        Index("refresh_tokens_unused", "user_id", postgresql_where=text("used_at IS NULL AND revoked_at IS NULL")),
+    )
 
     id: UUID = Field(primary_key=True)
     family_id: UUID = Field(index=True)

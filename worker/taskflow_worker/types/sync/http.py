@@ -2,15 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 
 from taskflow_core.clock import utc_now
-from taskflow_core.fetch import Client, Fetched, FetchFailed, FetchRefused
+from taskflow_core.fetch import Client, Fetched, FetchFailed, FetchRefused, retry_after
 from taskflow_core.handlers import Context, NonRetryable, Retry
 
 CANCEL_POLL_S = 0.25
-MAX_WAIT = timedelta(hours=1)
 
 
 async def request(
@@ -57,17 +54,3 @@ def check(answer: Fetched, *, side: str) -> None:
     if answer.status in {408, 429} or answer.status >= 500:
         raise Retry(words, after=retry_after(answer.headers.get("retry-after"), now=utc_now()))
     raise NonRetryable(words, code=f"{side}_refused")
-
-
-def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
-    """Return the wait that a Retry-After header asks for (seconds or a date), or None."""
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return min(timedelta(seconds=min(int(value[:10]), 86_400)), MAX_WAIT)
-    try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return min(max(moment - now, timedelta(0)), MAX_WAIT)

@@ -1,0 +1,1 @@
+"""The Kubernetes operator: one TaskFlowCluster is one platform."""

@@ -1,0 +1,117 @@
+"""Reads the Secrets that a cluster names: says what is wrong with them, and stands for their content with a hash.
+
+The hash ends up in the pods' annotations, which more people may read than Secrets: it is slow to make, salted with the
+cluster's uid, and made once for each version of a Secret.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr, TypeAdapter, ValidationError
+
+from taskflow_core.settings import DatabaseUrl, LongSecret, RedisUrl
+from taskflow_operator.cluster import KubernetesApi
+from taskflow_operator.kinds import SECRET, Body
+from taskflow_operator.manifests import COMPONENTS
+from taskflow_operator.names import digest
+from taskflow_operator.pods import optional_secrets_of, secrets_of
+from taskflow_operator.spec import SecretKey, Spec
+
+ROUNDS = 20_000
+FIELDS = {
+    "TASKFLOW_DATABASE_URL": "spec.database.urlSecretRef",
+    "TASKFLOW_REDIS_URL": "spec.redis.urlSecretRef",
+    "TASKFLOW_JWT_SECRET": "spec.auth.secretRef",
+    "TASKFLOW_JWT_PREVIOUS_SECRET": "spec.auth.secretRef",
+}
+CHECKS: dict[str, TypeAdapter[SecretStr]] = {
+    "TASKFLOW_DATABASE_URL": TypeAdapter(DatabaseUrl),
+    "TASKFLOW_REDIS_URL": TypeAdapter(RedisUrl),
+    "TASKFLOW_JWT_SECRET": TypeAdapter(LongSecret),
+    "TASKFLOW_JWT_PREVIOUS_SECRET": TypeAdapter(LongSecret),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a cluster's Secrets hold: a hash for each component, a sentence for each mistake, the address of Redis."""
+
+    hashes: Mapping[str, str]
+    missing: tuple[str, ...]
+    redis_url: SecretStr | None
+
+
+class CredentialReader:
+    """Reads the Secrets of one cluster."""
+
+    def __init__(self, api: KubernetesApi, namespace: str, uid: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._salt = uid.encode()
+        self._hashes: dict[tuple[str, str], str] = {}
+
+    async def read(self, spec: Spec) -> Credentials:
+        """Return what the Secrets hold now.
+
+        Raises:
+            ApiFailure: the API server does not answer, or forbids it.
+        """
+        required, optional = secrets_of(spec, "api"), optional_secrets_of(spec, "api")
+        names = sorted({key.name for key in (*required.values(), *optional.values())})
+        found = dict(zip(names, await asyncio.gather(*(self._get(name) for name in names)), strict=True))
+        wrong, hashes, texts = [], {}, {}
+        for variable, key in {**required, **optional}.items():
+            text, mistake = _look(found[key.name], key, variable, optional=variable in optional)
+            if mistake:
+                wrong.append(mistake)
+            texts[variable] = text
+            hashes[variable] = await self._hash(found[key.name], key.key, text)
+        self._hashes = {known: value for known, value in self._hashes.items() if value in hashes.values()}
+        used = {name: [*secrets_of(spec, name), *optional_secrets_of(spec, name)] for name in COMPONENTS}
+        redis_url = texts["TASKFLOW_REDIS_URL"]
+        return Credentials(
+            hashes={name: digest([hashes[variable] for variable in variables]) for name, variables in used.items()},
+            missing=tuple(dict.fromkeys(wrong)),
+            redis_url=SecretStr(redis_url.strip()) if redis_url else None,
+        )
+
+    async def _get(self, name: str) -> Body | None:
+        return await self._api.get(SECRET, self._namespace, name)
+
+    async def _hash(self, secret: Body | None, key: str, text: str) -> str:
+        if secret is None or not text:
+            return ""
+        version = (f"{secret['metadata']['uid']}/{secret['metadata']['resourceVersion']}", key)
+        if version not in self._hashes:
+            made = await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", text.encode(), self._salt, ROUNDS)
+            self._hashes[version] = made.hex()[:32]
+        return self._hashes[version]
+
+
+def _look(secret: Body | None, key: SecretKey, variable: str, *, optional: bool) -> tuple[str, str]:
+    """Return the text behind a key, and what is wrong with it (empty: nothing)."""
+    field = FIELDS[variable]
+    if secret is None:
+        return (
+            "",
+            "" if optional else f"Secret {key.name} does not exist, {field} names it: make it with the key {key.key}",
+        )
+    data: dict[str, Any] = secret.get("data") or {}
+    if key.key not in data:
+        there = ", ".join(sorted(data)) or "none"
+        wrong = f"Secret {key.name} has no key {key.key}, which {field} needs (its keys: {there})"
+        return "", "" if optional else wrong
+    try:
+        text = base64.b64decode(data[key.key], validate=True).decode().strip()
+        CHECKS[variable].validate_python(text)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
+        return "", f"key {key.key} of Secret {key.name} ({field}) {said}"
+    except (UnicodeDecodeError, binascii.Error):
+        return "", f"key {key.key} of Secret {key.name} ({field}) must be text in UTF-8"
+    return text, ""

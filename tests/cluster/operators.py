@@ -1,0 +1,88 @@
+"""Operators inside the test's process, and a stand-in for the scaler that only follows `spec.replicas`."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import uuid4
+
+from pydantic import SecretStr
+
+from taskflow_core.scaling import Decision, Demand, History, Reason
+from taskflow_core.settings import OperatorSettings
+from taskflow_operator.cluster import KubernetesApi, PoolCluster
+from taskflow_operator.main import Process
+from taskflow_operator.scaler import Flag, PoolReport, PoolView, Stale
+from taskflow_operator.store import Place
+
+
+@dataclass
+class FollowingScaler:
+    """Sets the replicas that the spec names; remembers what it was shown."""
+
+    cluster: PoolCluster
+    redis_url: str
+    views: list[PoolView] = field(default_factory=list)
+    closed: bool = False
+
+    async def tick(self, view: PoolView, now: datetime) -> PoolReport:
+        """Write the spec's count when the Deployment has another."""
+        self.views.append(view)
+        wanted = 0 if view.overrides.suspend else view.target
+        events = []
+        if wanted != view.replicas:
+            with contextlib.suppress(Stale):
+                await self.cluster.set_replicas(view.deployment, wanted, view.resource_version)
+                events.append(f"{view.replicas} -> {wanted}: as the spec says")
+        fine = Flag(True, "Reads", "")
+        return PoolReport(
+            decision=Decision(wanted, wanted, Reason.DEMAND, f"{wanted} as the spec says", History()),
+            demand=Demand(replicas=view.replicas, slots=view.slots),
+            replicas=wanted,
+            busy=0,
+            idle=0,
+            draining=0,
+            broker_reachable=fine,
+            scaling_active=fine,
+            scaling_limited=Flag(False, "WithinBounds", ""),
+            events=events,
+        )
+
+    async def close(self) -> None:
+        """Remember that it was closed."""
+        self.closed = True
+
+
+@dataclass
+class Operator:
+    """A running operator and the scalers it made."""
+
+    process: Process
+    scalers: dict[Place, list[FollowingScaler]]
+    task: asyncio.Task[None]
+
+
+@asynccontextmanager
+async def running_operator(
+    api: KubernetesApi, *namespaces: str, lease: str | None = None, refresh_s: float = 120.0
+) -> AsyncIterator[Operator]:
+    """Run an operator that looks after these namespaces until the block ends."""
+    settings = OperatorSettings(
+        watch_namespaces=",".join(namespaces), lease_name=lease or f"lease-{uuid4().hex[:8]}", refresh_s=refresh_s
+    )
+    scalers: dict[Place, list[FollowingScaler]] = {}
+
+    def make(place: Place, url: SecretStr) -> FollowingScaler:
+        made = FollowingScaler(PoolCluster(api, place.namespace), url.get_secret_value())
+        scalers.setdefault(place, []).append(made)
+        return made
+
+    process = Process(settings, api, make)
+    task = asyncio.create_task(process.run())
+    try:
+        yield Operator(process, scalers, task)
+    finally:
+        process.stopping.set()
+        await asyncio.wait_for(task, 30)
