@@ -25,7 +25,7 @@ from taskflow_worker.runs import MAX_LOG_LINES, TRUNCATED
 from waiting import eventually_async
 
 REGISTER = (
-    "INSERT INTO workers (id, name, hostname, pid, queues, slots, version) VALUES (:id, 'w', 'h', 1, '{}', 1, '')"
+    "INSERT INTO workers (id, name, hostname, pid, queues, slots, version) VALUES (:id, 'w', 'h', 1, '{nobody}', 1, '')"
 )
 
 
