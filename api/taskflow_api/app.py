@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.feed import Feed
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
@@ -27,6 +28,7 @@ from taskflow_api.routes import (
     creation,
     docs,
     editing,
+    events,
     health,
     queues,
     reading,
@@ -63,6 +65,7 @@ ROUTES = (
     bulk,
     tasks,
     editing,
+    events,
     task_types,
     schedules,
     webhooks,
@@ -139,12 +142,14 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
             recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
+            feed=(feed := Feed(settings)),
         )
         try:
             yield
         finally:
             await intake.close()
             await tasks_by_id.close()
+            await feed.aclose()
             passwords.close()
             await redis.aclose()
             await engine.dispose()

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from taskflow_api import waiting
 from taskflow_api.body import read
 from taskflow_api.dependencies import Resources, actor_of, resources_of
 from taskflow_api.direct import Direct
@@ -41,7 +42,9 @@ async def create(request: Request) -> Response:
     if accepted.replayed is not None:
         return _created(_kept(accepted.replayed), headers=REPLAYED)
     opened.metrics.task_created(row.type)
-    return _created(task_body(row, now=now))
+    waited = await waiting.until_final(opened, row.id, seconds=waiting.preferred_wait_s(request))
+    ended = await waiting.body_now(opened, row.id, actor=actor) if waited else None
+    return _created(ended or task_body(row, now=now), headers=waited)
 
 
 async def create_batch(request: Request) -> Response:
@@ -132,7 +135,9 @@ router = APIRouter(
             status_code=201,
             tags=["tasks"],
             responses={201: {"model": TaskResource}},
-            openapi_extra=SECURED | takes(NewTaskBody) | described(by_header(HEADER, DESCRIPTION)),
+            openapi_extra=SECURED
+            | takes(NewTaskBody)
+            | described(by_header(HEADER, DESCRIPTION), by_header(waiting.HEADER, waiting.DESCRIPTION)),
         ),
         Direct(
             BATCH_PATH,
