@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import kopf
+from kopf._core.engines.peering import Identity
 from kubernetes.aio.config import ConfigException
 
 from taskflow_core.logs import configure_logs, get_logger
@@ -41,11 +42,12 @@ class Process:
         self._api = api
         self._make_scaler = make_scaler
         self._store = Store()
+        self._identity = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._lease = Lease(
             api,
             namespace=settings.operator_namespace,
             name=settings.lease_name,
-            identity=f"{socket.gethostname()}-{uuid4().hex[:8]}",
+            identity=self._identity,
             pulse=self.pulse,
         )
         self._loops = Loops(self._reconciler, may_write=self._lease.is_held, pulse=self.pulse)
@@ -80,6 +82,7 @@ class Process:
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=flag,
+                identity=Identity(self._identity),  # kopf's own names the user, and a pod's has no name
             )
         )
         try:

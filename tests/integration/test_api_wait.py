@@ -102,6 +102,6 @@ async def test_a_task_that_is_deleted_ends_the_wait(api: Api, ada: Person) -> No
         ("wait=99999999999999", 0),
     ],
 )
-async def test_a_preference_is_read_within_its_bounds_and_else_ignored(header: str | None, seconds: int) -> None:
+def test_a_preference_is_read_within_its_bounds_and_else_ignored(header: str | None, seconds: int) -> None:
     headers = [] if header is None else [(b"prefer", header.encode())]
     assert preferred_wait_s(Request({"type": "http", "headers": headers})) == seconds
