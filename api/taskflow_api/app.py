@@ -112,49 +112,56 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
 def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
-        redis = connect_redis(settings)
-        passwords = Passwords(rounds=settings.bcrypt_rounds)
-        sessions = create_sessions(engine)
-        keyring = _keyring(settings)
-        queue = DeliveryQueue(redis)
-        tasks_by_id = Reading(settings)
-        intake = Intake(settings, queue, max_pending=settings.max_pending_tasks)
-        tokens = AccessTokens(
-            keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
-        )
-        app.state.resources = Resources(
-            settings=settings,
-            engine=engine,
-            sessions=sessions,
-            redis=redis,
-            queue=queue,
-            intake=intake,
-            reading=tasks_by_id,
-            pages=Shared(),
-            registry=registry,
-            keyring=keyring,
-            tokens=tokens,
-            admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
-            passwords=passwords,
-            throttle=LoginThrottle(redis),
-            metrics=metrics,
-            limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
-            recent=Recent(keep_s=RECENT_S),
-            revisions=await asyncio.to_thread(schema.revisions),
-            feed=(feed := Feed(settings)),
-        )
+        revisions = await asyncio.to_thread(schema.revisions)
+        opened = app.state.resources = _open(settings, registry, metrics, revisions)
         try:
             yield
         finally:
-            await intake.close()
-            await tasks_by_id.close()
-            await feed.aclose()
-            passwords.close()
-            await redis.aclose()
-            await engine.dispose()
+            await _close(opened)
 
     return lifespan
+
+
+def _open(settings: ApiSettings, registry: Registry, metrics: Metrics, revisions: list[str]) -> Resources:
+    """Make what requests share; nothing is connected before it is used."""
+    engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
+    sessions = create_sessions(engine)
+    redis = connect_redis(settings)
+    queue = DeliveryQueue(redis)
+    keyring = _keyring(settings)
+    tokens = AccessTokens(
+        keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
+    )
+    return Resources(
+        settings=settings,
+        engine=engine,
+        sessions=sessions,
+        redis=redis,
+        queue=queue,
+        intake=Intake(settings, queue, max_pending=settings.max_pending_tasks),
+        reading=Reading(settings),
+        pages=Shared(),
+        registry=registry,
+        keyring=keyring,
+        tokens=tokens,
+        admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
+        passwords=Passwords(rounds=settings.bcrypt_rounds),
+        throttle=LoginThrottle(redis),
+        metrics=metrics,
+        limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
+        recent=Recent(keep_s=RECENT_S),
+        revisions=revisions,
+        feed=Feed(settings),
+    )
+
+
+async def _close(opened: Resources) -> None:
+    await opened.intake.close()
+    await opened.reading.close()
+    await opened.feed.aclose()
+    opened.passwords.close()
+    await opened.redis.aclose()
+    await opened.engine.dispose()
 
 
 def _keyring(settings: ApiSettings) -> Keyring:

@@ -18,7 +18,7 @@ REF = "#/components/schemas/{model}"
 FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
 TAGS = {
     "auth": "Accounts, logins and their sessions. Access tokens live for minutes, refresh tokens are used once.",
-    "api keys": "Keys for programs: they act as their owner, within their scopes.",
+    "api-keys": "Keys for programs: they act as their owner, within their scopes.",
     "admin": "Accounts and what happened to them; for ADMIN.",
     "tasks": "Tasks: typed work that is accepted once and never lost.",
     "events": "What happens to tasks, as it happens.",
