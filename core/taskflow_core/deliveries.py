@@ -125,7 +125,8 @@ JOIN webhook_endpoints h ON h.id = w.id AND h.disabled_at IS NULL
 CROSS JOIN LATERAL (SELECT lower(substring(h.url FROM '^[a-z]+://([^/?]+)')) AS name) host
 LEFT JOIN unnest(CAST(:busy AS uuid[]), CAST(:counts AS int[])) AS b(id, count) ON b.id = h.id
 CROSS JOIN LATERAL (
-  SELECT id, next_attempt_at FROM webhook_deliveries WHERE endpoint_id = h.id AND next_attempt_at <= clock_timestamp()
+  SELECT id, next_attempt_at FROM webhook_deliveries
+  WHERE endpoint_id = h.id AND next_attempt_at <= statement_timestamp()
   ORDER BY next_attempt_at LIMIT GREATEST(:room - COALESCE(b.count, 0), 0) FOR UPDATE SKIP LOCKED
 ) d
 WHERE host.name <> ALL(CAST(:full AS text[])) ORDER BY random() LIMIT :most

@@ -21,9 +21,9 @@ from taskflow_core.actors import Actor
 from taskflow_core.cron import Misfire
 from taskflow_core.errors import DuplicateTask, Invalid, TooMany
 from taskflow_core.handlers import Registry
+from taskflow_core.inserts import TaskRow
 from taskflow_core.models.columns import Json
 from taskflow_core.models.runtime import Schedule
-from taskflow_core.models.tasks import Task
 from taskflow_core.models.users import Role, User
 from taskflow_core.schedules import task_of
 from taskflow_core.tasks import NewTask
@@ -48,7 +48,7 @@ class Firing(NamedTuple):
     fire_at: datetime
     outcome: Outcome
     reason: str = ""
-    task: Task | None = None
+    task: TaskRow | None = None
 
 
 class Due(NamedTuple):
@@ -101,7 +101,7 @@ async def _lock_due(session: AsyncSession) -> Due | None:
             col(User.disabled_at).is_not(None),
         )
         .join(User, col(User.id) == col(Schedule.owner_id))
-        .where(col(Schedule.paused_at).is_(None), col(Schedule.next_fire_at) <= func.clock_timestamp())
+        .where(col(Schedule.paused_at).is_(None), col(Schedule.next_fire_at) <= func.statement_timestamp())
         .order_by(col(Schedule.next_fire_at))
         .limit(1)
         .with_for_update(of=Schedule, skip_locked=True)

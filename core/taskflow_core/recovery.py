@@ -29,9 +29,11 @@ class Expired(NamedTuple):
     status: str
 
 
+# statement_timestamp() and not clock_timestamp() where an index shall end the search: what changes within a statement
+# is compared row by row, and a sweep would read everything that waits.
 DUE: LiteralString = """
 UPDATE tasks SET enqueued_at = clock_timestamp() WHERE id IN (
-  SELECT id FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NULL AND run_at <= clock_timestamp()
+  SELECT id FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NULL AND run_at <= statement_timestamp()
     AND status = 'PENDING' ORDER BY run_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ) RETURNING id, lane, enqueued_at
 """
@@ -55,7 +57,7 @@ WITH RECURSIVE q(name) AS (
 LOST: LiteralString = """
 UPDATE tasks SET enqueued_at = clock_timestamp() WHERE id IN (
   SELECT id FROM tasks WHERE lane = %(lane)s AND finished_at IS NULL AND enqueued_at IS NOT NULL
-    AND enqueued_at < LEAST(%(watermark)s::timestamptz, clock_timestamp() - %(grace)s::interval)
+    AND enqueued_at < LEAST(%(watermark)s::timestamptz, statement_timestamp() - %(grace)s::interval)
     AND status = 'PENDING' ORDER BY enqueued_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED
 ) RETURNING id, lane, enqueued_at
 """

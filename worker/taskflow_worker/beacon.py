@@ -73,6 +73,7 @@ class BeaconLight:
         self._idle_since: float | None = time.time()
         self._runs: defaultdict[str, deque[str]] = defaultdict(lambda: deque(maxlen=RUNS_PER_BEAT))
         self._changed = asyncio.Event()
+        self.lit = True
 
     def ran(self, queue: str, seconds: float) -> None:
         """Keep how long a handler ran, until the next beat."""
@@ -85,9 +86,9 @@ class BeaconLight:
     async def shine(
         self, *, held: Callable[[], int], paused: Callable[[], Collection[str]], stopping: Callable[[], bool]
     ) -> None:
-        """Keep the beacon lit until canceled; it tells how many tasks are `held`, and whether the worker stops."""
+        """Keep the beacon lit until `put_out`; it tells how many tasks are `held`, and whether the worker stops."""
         away = False
-        while True:
+        while self.lit:  # a cancellation alone may end in the Redis client
             self._changed.clear()
             try:
                 await self._light(held(), sorted(paused()), stopping=stopping())
@@ -98,10 +99,13 @@ class BeaconLight:
                 away = True
             await asyncio.sleep(SHORTEST_S)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), BEAT_S - SHORTEST_S)
+                async with asyncio.timeout(BEAT_S - SHORTEST_S):
+                    await self._changed.wait()
 
     async def put_out(self) -> None:
-        """Take the beacon away; a failure leaves it to its expiry."""
+        """Take the beacon away and end `shine`; a failure leaves it to its expiry."""
+        self.lit = False
+        self._changed.set()
         with contextlib.suppress(RedisError, OSError):
             await self._redis.delete(self._key)
 

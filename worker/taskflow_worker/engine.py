@@ -99,7 +99,7 @@ class Engine:
         self.stop()
 
     async def shine(self) -> None:
-        """Keep the worker's beacon lit until canceled."""
+        """Keep the worker's beacon lit until it is put out."""
         await self.light.shine(held=lambda: self.held, paused=lambda: self.inbox.paused, stopping=self.stopping.is_set)
 
     async def run(self) -> bool:

@@ -94,10 +94,10 @@ class Process:
             await asyncio.to_thread(keeper.stop)
             return clean
         finally:
+            await engine.light.put_out()
             for sign in signs:
                 sign.cancel()
             await asyncio.gather(*signs, return_exceptions=True)
-            await engine.light.put_out()
             await asyncio.to_thread(self._die)
             await client.aclose()
             await database.dispose()
