@@ -104,7 +104,7 @@ def token(server: Server, role: Role) -> str:
     suppress_health_check=list(HealthCheck),
     database=None,
 )
-def test_the_api_answers_as_the_document_says(case: Case, server: Server, role: Role, token: str) -> None:
+def test_the_api_answers_as_the_document_says(case: Case[Any], server: Server, role: Role, token: str) -> None:
     operation: dict[str, Any] = case.operation.definition.raw
     if operation["operationId"] in END_TOKENS:
         token = server.token(role, mortal=True)
