@@ -1,6 +1,5 @@
 """Builds the application; nothing is opened before its lifespan starts."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -41,7 +40,7 @@ from taskflow_api.routes import (
 )
 from taskflow_api.throttle import LoginThrottle
 from taskflow_api.trail import RequestTrail
-from taskflow_core import schema
+from taskflow_core import revisions
 from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.errors import TaskFlowError
@@ -112,8 +111,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
 def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        revisions = await asyncio.to_thread(schema.revisions)
-        opened = app.state.resources = _open(settings, registry, metrics, revisions)
+        opened = app.state.resources = _open(settings, registry, metrics)
         try:
             yield
         finally:
@@ -122,7 +120,7 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
     return lifespan
 
 
-def _open(settings: ApiSettings, registry: Registry, metrics: Metrics, revisions: list[str]) -> Resources:
+def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resources:
     """Make what requests share; nothing is connected before it is used."""
     engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
     sessions = create_sessions(engine)
@@ -150,7 +148,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics, revisions
         metrics=metrics,
         limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
         recent=Recent(keep_s=RECENT_S),
-        revisions=revisions,
+        revisions=revisions.known(),
         feed=Feed(settings),
     )
 

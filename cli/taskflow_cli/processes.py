@@ -107,14 +107,14 @@ def migrate(
     """
     from sqlalchemy.exc import OperationalError
 
-    from taskflow_core import schema
+    from taskflow_core import revisions, schema
     from taskflow_core.settings import Settings, load_or_exit
 
     settings = load_or_exit(Settings)
-    known = schema.revisions()
+    known = revisions.known()
     try:
         before = schema.current(settings)
-        if not check and not schema.serves(before, known):
+        if not check and not revisions.serves(before, known):
             schema.migrate(settings)
         now = schema.current(settings)
     except OperationalError as error:
@@ -125,7 +125,7 @@ def migrate(
         print_json({"from": before, "to": now, "needed": known[0]})
     else:
         say(_verdict(before, now, known))
-    if not schema.serves(now, known):
+    if not revisions.serves(now, known):
         raise typer.Exit(1)
 
 

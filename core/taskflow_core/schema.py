@@ -1,13 +1,11 @@
 """The database's schema: brings it up, takes it down, says where it stands; one process at a time."""
 
-from pathlib import Path
-
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 
+from taskflow_core.revisions import known, scripts
 from taskflow_core.settings import Settings
 
 LOCK = 7_461_836_201  # any constant: all migrations of TaskFlow take the same advisory lock
@@ -18,29 +16,9 @@ class UnknownRevision(Exception):
     """The database is at a revision that this version of the code does not have."""
 
 
-def scripts() -> Path:
-    """Return the folder of the migrations: inside the installed package, or at the root of a checkout."""
-    here = Path(__file__).parent
-    packaged = here / "migrations"
-    return packaged if packaged.is_dir() else here.parents[1] / "migrations"
-
-
 def head() -> str:
     """Return the revision that this version of the code brings."""
-    return revisions()[0]
-
-
-def revisions() -> list[str]:
-    """Return the revisions that this version of the code knows, newest first."""
-    return [script.revision for script in ScriptDirectory(str(scripts())).walk_revisions()]
-
-
-def serves(revision: str | None, known: list[str]) -> bool:
-    """Whether code that knows these revisions (newest first) works on a database at `revision`.
-
-    A revision only adds, so a database that a newer version has brought further serves this one during its rollout.
-    """
-    return revision is not None and revision not in known[1:]
+    return known()[0]
 
 
 def current(settings: Settings) -> str | None:
@@ -76,7 +54,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _check_known(revision: str | None) -> None:
-    if revision is not None and revision not in revisions():
+    if revision is not None and revision not in known():
         raise UnknownRevision(
             f"the database is at revision {revision}, which this version of TaskFlow does not know (its newest is "
             f"{head()}): use the version that brought the database there, or a newer one"

@@ -11,12 +11,13 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from psycopg import sql
 from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 from sqlmodel import SQLModel
 
-from taskflow_core import schema
+from taskflow_core import revisions, schema
 from taskflow_core.database import plain_url
 from taskflow_core.models import access, effects, runtime, tasks, users
 from taskflow_core.settings import Settings
@@ -195,6 +196,11 @@ def test_a_database_of_the_first_version_is_brought_up_with_its_rows(empty: Sett
     with connect(empty) as connection:
         assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
     assert schema.current(empty) == schema.head()
+
+
+def test_the_revisions_that_the_code_names_are_those_of_the_scripts() -> None:
+    walked = ScriptDirectory(str(revisions.scripts())).walk_revisions()
+    assert revisions.known() == [script.revision for script in walked]
 
 
 def test_migrating_a_database_that_is_up_to_date_changes_nothing(settings: Settings) -> None:

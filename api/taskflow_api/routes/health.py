@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from taskflow_api.dependencies import Opened, Resources, Session
 from taskflow_api.rendering import respond
 from taskflow_api.schemas.health import Liveness, Readiness
-from taskflow_core import schema
+from taskflow_core import revisions
 from taskflow_core.database import is_outage
 from taskflow_core.errors import Unavailable
 
@@ -36,7 +36,7 @@ async def ready(opened: Opened, session: Session) -> Response:
     Without Redis tasks are accepted and delivered later: 200 with the status "degraded".
     """
     revision = await _revision(session)
-    if not schema.serves(revision, opened.revisions):
+    if not revisions.serves(revision, opened.revisions):
         raise Unavailable(f"the schema is at revision {revision}, this version needs {opened.revisions[0]}")
     redis = "ok" if await _redis_answers(opened) else "away"
     body: dict[str, Any] = {"postgres": "ok", "schema": revision, "redis": redis}
