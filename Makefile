@@ -17,11 +17,13 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # The tests of a file share servers; most of their time is waiting, so there may be more processes than cores.
 SPREAD := --dist loadfile
 
+SOURCES := $(wildcard core api client worker operator cli migrations)
+
 # The peers that benchmarks compare with; their pins do not agree with ours.
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench soak lint types format lock clean openapi crd test-cluster
+.PHONY: help setup up demo test test-faults test-e2e env image bench soak lint types format lock clean openapi crd test-cluster audit
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +73,12 @@ types: setup ## Check the types, tests included
 format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: setup ## Look for unsafe code (bandit) and for known holes of what images hold (pip-audit; asks pypi.org)
+	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive $(SOURCES)
+	@$(BIN)/uv tool run --quiet pip-audit@2.10.1 --strict --disable-pip --require-hashes \
+		$(foreach lock,platform operator,--requirement requirements/$(lock).txt) || { \
+		echo "make audit: pip-audit names holes above, or could not ask pypi.org: then NOTHING is known about them" >&2; exit 1; }
 
 openapi: setup ## Write docs/openapi.json from the code
 	$(BIN)/python -m taskflow_api.document > docs/openapi.json

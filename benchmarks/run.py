@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 from redis import Redis
 
+import api
 import growth
 import latency
 import memory
@@ -31,10 +32,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (default 3)")
     parser.add_argument("--rows", type=int, default=10_000_000, help="size of the big table (default 10 million)")
-    parser.add_argument("--only", choices=["throughput", "latency", "memory", "growth"], help="one part, printed only")
+    parser.add_argument(
+        "--only", choices=["api", "throughput", "latency", "memory", "growth"], help="one part, printed only"
+    )
     parser.add_argument("--peers", type=Path, default=Path(".venv-bench/bin"), help="programs of the peers")
     asked = parser.parse_args()
     parts = {
+        "api": lambda running: api.report(running, asked.rounds),
         "throughput": lambda running: _throughput(running, asked.rounds, asked.peers.resolve()),
         "latency": _latency,
         "memory": _memory,

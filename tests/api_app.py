@@ -1,14 +1,14 @@
 """The API inside the test's process, over real PostgreSQL and Valkey, and what its tests share."""
 
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from httpx2 import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel, SecretStr
-from sqlalchemy import Row, text, update
+from sqlalchemy import text, update
 from sqlmodel import col
 
 from taskflow_api.app import create_app
@@ -100,15 +100,16 @@ class Api:
             await session.execute(text(statement), parameters)
             await session.commit()
 
-    async def fetch(self, statement: str, **parameters: Any) -> Sequence[Row[Any]]:
+    async def fetch(self, statement: str, **parameters: Any) -> list[tuple[Any, ...]]:
         async with self.resources.sessions() as session:
-            return (await session.execute(text(statement), parameters)).all()
+            return [tuple(row) for row in await session.execute(text(statement), parameters)]
 
     async def until_blocked(self, *, many: int = 1) -> None:
         """Wait until so many statements of this database wait for another transaction."""
 
         async def is_blocked() -> bool:
-            return (await self.fetch(BLOCKED))[0][0] >= many
+            ((waiting,),) = await self.fetch(BLOCKED)
+            return int(waiting) >= many
 
         await eventually_async(is_blocked)
 

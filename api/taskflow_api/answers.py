@@ -4,7 +4,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from taskflow_api.operations import Operation
+from taskflow_api.operations import CLOSED_TO_KEYS, Operation
 from taskflow_api.problems import MEDIA_TYPE, status_of
 from taskflow_core import errors
 from taskflow_core.errors import TaskFlowError
@@ -60,6 +60,9 @@ CODES: dict[str, Rule] = {
     "idempotency_conflict": _has_key,
     "idempotency_mismatch": _has_key,
     "illegal_transition": lambda operation: _touches_task(operation) and operation.has("path"),
+    "insufficient_scope": lambda operation: operation.resource not in CLOSED_TO_KEYS,
+    "last_admin": lambda operation: operation.resource == "admin",
+    "not_configured": lambda operation: operation.resource == "webhooks",
     "unknown_type": _starts_tasks,
 }
 HEADERS: dict[str, dict[str, Any]] = {

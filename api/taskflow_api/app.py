@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
 from taskflow_api.problems import describe
@@ -23,9 +24,12 @@ from taskflow_api.routes import (
     api_keys,
     auth,
     bulk,
+    creation,
+    docs,
     editing,
     health,
     queues,
+    reading,
     schedules,
     stats,
     task_types,
@@ -40,16 +44,33 @@ from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.errors import TaskFlowError
 from taskflow_core.handlers import Registry
+from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
 from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
 DISTRIBUTION = "taskflow-platform"
 RECENT_S = 2.0
-ROUTES = (auth, api_keys, admin, bulk, tasks, editing, task_types, schedules, webhooks, queues, workers, stats, health)
+ROUTES = (
+    auth,
+    api_keys,
+    admin,
+    bulk,
+    tasks,
+    editing,
+    task_types,
+    schedules,
+    webhooks,
+    queues,
+    workers,
+    stats,
+    health,
+    docs,
+)
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -63,14 +84,21 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         description=DESCRIPTION,
         lifespan=_lifespan(settings, registry, metrics),
         generate_unique_id_function=operation_id,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        larger={creation.BATCH_PATH: settings.max_batch_bytes},
+        timeout_s=settings.body_timeout_s,
+    )
     app.add_middleware(RequestTrail, metrics=metrics)
+    app.router.routes.extend((*creation.ROUTES, *reading.ROUTES))  # first: the busiest are found at once
     for module in ROUTES:
         app.include_router(module.router)
     return app
@@ -79,11 +107,14 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
 def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(settings, service="api")
+        engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
         redis = connect_redis(settings)
         passwords = Passwords(rounds=settings.bcrypt_rounds)
         sessions = create_sessions(engine)
         keyring = _keyring(settings)
+        queue = DeliveryQueue(redis)
+        tasks_by_id = Reading(settings)
+        intake = Intake(settings, queue, max_pending=settings.max_pending_tasks)
         tokens = AccessTokens(
             keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
         )
@@ -92,7 +123,9 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             engine=engine,
             sessions=sessions,
             redis=redis,
-            queue=DeliveryQueue(redis),
+            queue=queue,
+            intake=intake,
+            reading=tasks_by_id,
             registry=registry,
             keyring=keyring,
             tokens=tokens,
@@ -100,12 +133,15 @@ def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Li
             passwords=passwords,
             throttle=LoginThrottle(redis),
             metrics=metrics,
+            limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
             recent=Recent(keep_s=RECENT_S),
             revisions=await asyncio.to_thread(schema.revisions),
         )
         try:
             yield
         finally:
+            await intake.close()
+            await tasks_by_id.close()
             passwords.close()
             await redis.aclose()
             await engine.dispose()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -17,11 +17,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
 from taskflow_core.validation import invalid
 
-BODY_TIMEOUT_S = 30
 MAX_DEPTH = 64
 JSON_TYPE = re.compile(r"application/(?:[a-z0-9.-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
 LONG_INTEGER = re.compile(rb"[0-9]{19}")
 MAX_DIGITS = 20
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 SHOWN_DEPTH = 3
 MAX_NAME = 200
 
@@ -29,47 +29,58 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class BodyLimit:
-    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within BODY_TIMEOUT_S in all."""
+    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within `timeout_s` in all.
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    `larger` has the bounds of paths that take more.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int], timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a `receive` that counts."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self._max_bytes:
-            raise self._too_large()
-        await self._app(scope, self._counting(receive), send)
+        headers = Headers(scope=scope)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
+        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+        announced = headers.get("content-length", "0")
+        if announced.isdecimal() and int(announced) > max_bytes:
+            raise _too_large(max_bytes)
+        await self._app(scope, _counting(receive, max_bytes, self._timeout_s), send)
 
-    def _counting(self, receive: Receive) -> Receive:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + BODY_TIMEOUT_S
-        read = 0
-        complete = False
 
-        async def counted() -> Message:
-            nonlocal read, complete
-            if complete:
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(408, f"the body did not arrive within {BODY_TIMEOUT_S} s") from None
-            read += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if read > self._max_bytes:
-                raise self._too_large()
-            return message
+def _counting(receive: Receive, max_bytes: int, timeout_s: float) -> Receive:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
+    read = 0
+    complete = False
 
-        return counted
+    async def counted() -> Message:
+        nonlocal read, complete
+        if complete:
+            return await receive()
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {timeout_s:g} s") from None
+        read += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
+        if read > max_bytes:
+            raise _too_large(max_bytes)
+        return message
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"a body may hold at most {self._max_bytes} bytes")
+    return counted
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"a body may hold at most {max_bytes} bytes")
 
 
 async def read(request: Request, model: type[M], *, optional: bool = False) -> M:
@@ -82,8 +93,6 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
     """
     if optional and not await request.body():
         return model()
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
     if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
         raise WrongMediaType("send JSON, with the header Content-Type: application/json")
     value = parse(await request.body())
@@ -105,12 +114,22 @@ def parse(body: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         raise BadJson(f"the body is not valid JSON: {error}") from None
     # Most bodies hold none of this, and these three looks at the bytes cost less than one at each value.
-    if b"\\u0000" in body or body.count(b"{") + body.count(b"[") > MAX_DEPTH:
+    if b"\\u0000" in body or _may_be_deep(body):
         _refuse_unstorable(value)
     if LONG_INTEGER.search(body):
         _refuse_unstorable(value)
         _refuse_unstorable(json.loads(body, parse_int=_integer))
     return value
+
+
+def _may_be_deep(body: bytes) -> bool:
+    """Whether the body may be nested too deep; one that is always may. Brackets in strings are taken for real ones."""
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return False
+    brackets = body.translate(None, NO_BRACKETS)
+    for _ in range(MAX_DEPTH // 2):  # each round takes one level off, or two
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return brackets != b""
 
 
 def _integer(digits: str) -> int | Decimal:

@@ -18,9 +18,9 @@ ELEMENT = re.compile(r'[ \t,]*(?P<weak>W/)?"(?P<tag>[\x21\x23-\x7e\x80-\xff]*)"[
 IfMatchHeader = Annotated[
     str | None, Header(alias="If-Match", description="Change it only if its ETag is still one of these.")
 ]
-IfNoneMatchHeader = Annotated[
-    str | None, Header(alias="If-None-Match", description="Answer 304 if its ETag is one of these.")
-]
+IF_NONE_MATCH = "If-None-Match"
+KNOWN = "Answer 304 if its ETag is one of these."
+IfNoneMatchHeader = Annotated[str | None, Header(alias=IF_NONE_MATCH, description=KNOWN)]
 
 
 async def if_match(request: Request, _described: IfMatchHeader = None) -> Expected:
@@ -33,14 +33,19 @@ async def if_match(request: Request, _described: IfMatchHeader = None) -> Expect
     return None if tags is None or ANY in tags else frozenset(tag for tag, is_weak in tags.items() if not is_weak)
 
 
-async def if_none_match(request: Request, _described: IfNoneMatchHeader = None) -> Expected:
+def known_to(request: Request) -> Expected:
     """Return the versions that the client holds; None when it named none.
 
     Raises:
         Invalid: the header is not a list of entity tags.
     """
-    tags = _tags(request, "If-None-Match")
+    tags = _tags(request, IF_NONE_MATCH)
     return None if tags is None else frozenset(tags)
+
+
+async def if_none_match(request: Request, _described: IfNoneMatchHeader = None) -> Expected:
+    """Return what `known_to` does; a coroutine, because FastAPI calls functions in threads."""
+    return known_to(request)
 
 
 IfMatch = Annotated[Expected, Depends(if_match)]

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.requests import Request
 
+from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.recent import Recent
 from taskflow_api.throttle import LoginThrottle
@@ -18,10 +19,12 @@ from taskflow_core.admission import Admission
 from taskflow_core.database import Sessions
 from taskflow_core.errors import Forbidden, Unauthenticated
 from taskflow_core.handlers import Registry
+from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
 from taskflow_core.models.users import Role
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue
+from taskflow_core.reading import Reading
 from taskflow_core.security_events import Origin
 from taskflow_core.settings import ApiSettings
 from taskflow_core.tokens import AccessTokens, Identity
@@ -36,6 +39,8 @@ class Resources:
     sessions: Sessions
     redis: "Redis"
     queue: DeliveryQueue
+    intake: Intake
+    reading: Reading
     registry: Registry
     keyring: Keyring
     tokens: AccessTokens
@@ -43,13 +48,19 @@ class Resources:
     passwords: Passwords
     throttle: LoginThrottle
     metrics: Metrics
+    limiter: RequestLimiter
     recent: Recent
     revisions: list[str]
 
 
-async def get_resources(request: Request) -> Resources:
+def resources_of(request: Request) -> Resources:
     """Return the app's resources."""
     return cast("Resources", request.app.state.resources)
+
+
+async def get_resources(request: Request) -> Resources:
+    """Return the app's resources; a coroutine, because FastAPI calls functions in threads."""
+    return resources_of(request)
 
 
 Opened = Annotated[Resources, Depends(get_resources)]
@@ -66,27 +77,40 @@ Session = Annotated[AsyncSession, Depends(open_session, scope="function")]
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False, bearerFormat="JWT"))]
 
 
-async def identify(request: Request, bearer: Bearer, opened: Opened) -> Identity:
+async def identify(request: Request, opened: Resources) -> Identity:
     """Return whom the request's token or API key speaks for.
 
     Raises:
         Unauthenticated: no bearer token was sent.
         InvalidToken: it is not valid, or no longer.
         Forbidden: it is an API key that may not do this.
+        RateLimited: they have sent too many requests.
     """
-    if bearer is None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("send an access token or an API key: Authorization: Bearer <token>")
-    identity = await opened.admission.identify(bearer.credentials, method=request.method, path=request.scope["path"])
+    identity = await opened.admission.identify(token, method=request.method, path=request.scope["path"])
     request.state.user_id = str(identity.actor.user_id)
+    await opened.limiter.enter(request, identity.actor.user_id)
     return identity
 
 
-async def authenticate(request: Request, bearer: Bearer, opened: Opened) -> Actor:
+async def actor_of(request: Request, opened: Resources) -> Actor:
     """Return who is asking; raises what `identify` does."""
-    return (await identify(request, bearer, opened)).actor
+    return (await identify(request, opened)).actor
 
 
-CurrentIdentity = Annotated[Identity, Depends(identify)]
+async def describe_identity(request: Request, _described: Bearer, opened: Opened) -> Identity:
+    """Return what `identify` does, as a dependency."""
+    return await identify(request, opened)
+
+
+async def authenticate(identity: "CurrentIdentity") -> Actor:
+    """Return who is asking, as a dependency."""
+    return identity.actor
+
+
+CurrentIdentity = Annotated[Identity, Depends(describe_identity)]
 CurrentActor = Annotated[Actor, Depends(authenticate)]
 
 

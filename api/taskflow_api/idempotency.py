@@ -13,10 +13,12 @@ MAX_LENGTH = 255
 VISIBLE_ASCII = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
 REPLAYED = {"Idempotent-Replayed": "true"}
 
-Described = Annotated[str | None, Header(alias=HEADER, description="Makes a repeated request do its work once.")]
+DESCRIPTION = "Makes a repeated request do its work once."
+
+Described = Annotated[str | None, Header(alias=HEADER, description=DESCRIPTION)]
 
 
-async def idempotency_key(request: Request, _described: Described = None) -> str | None:
+def key_of(request: Request) -> str | None:
     """Return the request's key, or None when it has none.
 
     Raises:
@@ -29,6 +31,11 @@ async def idempotency_key(request: Request, _described: Described = None) -> str
         message = f"must be given once and hold 1 to {MAX_LENGTH} visible ASCII characters, such as a UUID"
         raise Invalid(f"the header {HEADER} is not valid", [FieldProblem(HEADER, message)])
     return keys[0]
+
+
+async def idempotency_key(request: Request, _described: Described = None) -> str | None:
+    """Return the request's key as `key_of` does; a coroutine, because FastAPI calls functions in threads."""
+    return key_of(request)
 
 
 IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]

@@ -1,5 +1,6 @@
 """The API's process: `python -m taskflow_api`."""
 
+import resource
 import signal
 import sys
 from types import FrameType
@@ -7,11 +8,14 @@ from types import FrameType
 import uvicorn
 
 from taskflow_api.app import create_app
+from taskflow_api.protocol import Bounds, bounded
 from taskflow_core.handlers import Registry
 from taskflow_core.logs import configure_logs
 from taskflow_core.settings import ApiSettings, load_or_exit
 
 SHUTDOWN_GRACE_S = 20
+STALLED_S = 60.0  # a client that reads nothing of its answer for so long is cut off
+OTHER_FILES = 200  # pools, logs, libraries
 FAILED_TO_START = 3
 
 
@@ -19,6 +23,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish for SHUTDOWN_GRACE_S seconds."""
     settings = load_or_exit(ApiSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="api")
+    _allow_files(settings.max_connections + OTHER_FILES)
     server = uvicorn.Server(_config(settings, Registry.load_or_exit()))
     # uvicorn raises the signal again once it has stopped: a stop that went well is status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -34,7 +39,7 @@ def _config(settings: ApiSettings, registry: Registry) -> uvicorn.Config:
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=bounded(Bounds(settings.header_timeout_s, STALLED_S, settings.max_connections)),
         ws="none",
         log_config=None,
         access_log=False,
@@ -43,6 +48,14 @@ def _config(settings: ApiSettings, registry: Registry) -> uvicorn.Config:
         forwarded_allow_ips=settings.trusted_proxies or None,
         timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
     )
+
+
+def _allow_files(needed: int) -> None:
+    """Raise the soft limit of open files as far as is needed and allowed: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

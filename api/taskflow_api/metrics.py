@@ -25,13 +25,18 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._created = Counter("taskflow_tasks_created", "Tasks created over HTTP.", ["type"], registry=self.registry)
 
     def request_finished(self, *, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; a method that HTTP does not define counts as OTHER, to bound the labels."""
         method = method if method in METHODS else "OTHER"
-        self._requests.labels(method, route, str(status)).inc()
-        self._latency.labels(method, route).observe(seconds)
+        children = self._children.get((method, route, status))
+        if children is None:  # finding them by their labels costs more than counting
+            children = self._requests.labels(method, route, str(status)), self._latency.labels(method, route)
+            self._children[method, route, status] = children
+        children[0].inc()
+        children[1].observe(seconds)
 
     def task_created(self, type_: str) -> None:
         """Count one committed task."""

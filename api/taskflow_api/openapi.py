@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from taskflow_api import answers
@@ -18,16 +18,14 @@ REF = "#/components/schemas/{model}"
 FASTAPIS_OWN = ("HTTPValidationError", "ValidationError")
 TAGS = {
     "auth": "Accounts, logins and their sessions. Access tokens live for minutes, refresh tokens are used once.",
-    "api-keys": "Keys for programs: they act as their owner, within their scopes.",
+    "api keys": "Keys for programs: they act as their owner, within their scopes.",
     "admin": "Accounts and what happened to them; for ADMIN.",
     "tasks": "Tasks: typed work that is accepted once and never lost.",
     "events": "What happens to tasks, as it happens.",
     "schedules": "Tasks that a cron expression creates.",
     "queues": "How queues stand, and who may take from them.",
-    "workers": "The processes that run tasks.",
     "webhooks": "Events sent to addresses of yours, signed.",
-    "stats": "Figures over many tasks.",
-    "operations": "For Kubernetes and Prometheus; needs no token.",
+    "operations": "How the platform does: its workers, figures, health and metrics.",
 }
 SCHEMES = {
     TOKEN_SCHEME: {
@@ -43,6 +41,7 @@ SCHEMES = {
         "description": "An API key with the scope that the operation needs.",
     },
 }
+SECURED: dict[str, Any] = {"security": [{"HTTPBearer": []}]}
 # The models of bodies that endpoints read themselves, by name; `takes` fills it.
 BODIES: dict[str, type[BaseModel]] = {ProblemDocument.__name__: ProblemDocument}
 
@@ -70,6 +69,21 @@ def operation_id(route: APIRoute) -> str:
     one = "{" in route.path or route.name == "create"
     noun = resource.removesuffix("s") if one else resource
     return route.name if noun in route.name else f"{route.name}_{noun}"
+
+
+def by_header(name: str, description: str) -> dict[str, Any]:
+    """Return the description of an optional header."""
+    return {"name": name, "in": "header", "required": False, "description": description, "schema": {"type": "string"}}
+
+
+def by_path(name: str, kind: type) -> dict[str, Any]:
+    """Return the description of a part of a path."""
+    return {"name": name, "in": "path", "required": True, "schema": TypeAdapter(kind).json_schema()}
+
+
+def described(*parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of an operation that describes its parameters."""
+    return {"parameters": list(parameters)}
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:

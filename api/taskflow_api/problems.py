@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from taskflow_core.database import is_outage
+from taskflow_core.database import is_outage, is_timeout
 from taskflow_core.errors import (
     BadJson,
     Conflict,
@@ -22,6 +22,7 @@ from taskflow_core.errors import (
     NotFound,
     StaleVersion,
     TaskFlowError,
+    TimedOut,
     TooLarge,
     TooMany,
     Unauthenticated,
@@ -58,9 +59,9 @@ class Problem:
     headers: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
 
-    def response(self, request_id: str) -> Response:
-        """Return the problem document."""
-        body = {
+    def body(self, request_id: str) -> dict[str, Any]:
+        """Return the problem document's members."""
+        return {
             "type": f"urn:taskflow:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
             "status": self.status,
@@ -69,7 +70,10 @@ class Problem:
             "request_id": request_id,
             **self.more,
         }
-        return Response(orjson.dumps(body), self.status, headers=self.headers, media_type=MEDIA_TYPE)
+
+    def response(self, request_id: str) -> Response:
+        """Return the problem document."""
+        return Response(orjson.dumps(self.body(request_id)), self.status, headers=self.headers, media_type=MEDIA_TYPE)
 
 
 def status_of(kind: type[TaskFlowError]) -> int | None:
@@ -86,6 +90,8 @@ def describe(error: Exception) -> Problem:
         return Problem(error.status_code, code, _sentence(error), dict(error.headers or {}))
     if isinstance(error, TaskFlowError) and (status := status_of(type(error))):
         return Problem(status, error.code, error.message, _headers(error), _more(error))
+    if is_timeout(error):
+        return describe(TimedOut("the database did not finish this within its time; ask for less, or try again soon"))
     if is_outage(error):
         return describe(Unavailable("the database does not answer; try again soon", retry_after_s=OUTAGE_RETRY_S))
     return Problem(500, "internal_error", "something went wrong on our side; the request_id finds it in our logs")

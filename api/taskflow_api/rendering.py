@@ -1,15 +1,20 @@
 """Rows as JSON: written straight to bytes, because validating a big payload on its way out helps nobody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 from starlette.responses import Response
 
+from taskflow_api.problems import describe
 from taskflow_api.schemas.tasks import TaskState
+from taskflow_core.errors import TaskFlowError
+from taskflow_core.inserts import TaskRow
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.models.tasks import Task, TaskAttempt
+
+Shown: TypeAlias = Task | TaskRow
 
 
 def respond(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -22,12 +27,12 @@ def to_json(body: Any) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 
-def task_response(task: Task, *, now: datetime) -> Response:
+def task_response(task: Shown, *, now: datetime) -> Response:
     """Return one task with its version as ETag."""
     return respond(task_body(task, now=now), headers={"ETag": f'"{task.row_version}"'})
 
 
-def task_state(task: Task, *, now: datetime) -> TaskState:
+def task_state(task: Shown, *, now: datetime) -> TaskState:
     """Return what the task is shown as."""
     if task.status != TaskStatus.PENDING:
         return TaskState(task.status)
@@ -37,7 +42,7 @@ def task_state(task: Task, *, now: datetime) -> TaskState:
     return TaskState.SCHEDULED if task.enqueued_at is None and task.run_at > now else TaskState.PENDING
 
 
-def task_body(task: Task, *, now: datetime) -> dict[str, Any]:
+def task_body(task: Shown, *, now: datetime) -> dict[str, Any]:
     """Return the fields of TaskResource."""
     return {
         "id": task.id,
@@ -66,6 +71,22 @@ def task_body(task: Task, *, now: datetime) -> dict[str, Any]:
         "updated_at": task.updated_at,
         "version": task.row_version,
         "owner_id": task.owner_id,
+    }
+
+
+def batch_body(results: Sequence[TaskRow | TaskFlowError], *, request_id: str, now: datetime) -> dict[str, Any]:
+    """Return the fields of BatchResult."""
+    items = [_batch_item(result, request_id, now) for result in results]
+    return {"created": sum(item["status"] == 201 for item in items), "items": items}
+
+
+def _batch_item(result: TaskRow | TaskFlowError, request_id: str, now: datetime) -> dict[str, Any]:
+    if isinstance(result, TaskFlowError):
+        problem = describe(result)
+        return {"status": problem.status, "problem": problem.body(request_id)}
+    return {
+        "status": 201,
+        "task": {"id": result.id, "state": task_state(result, now=now), "version": result.row_version},
     }
 
 

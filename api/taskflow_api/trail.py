@@ -5,7 +5,7 @@ import time
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,20 +16,14 @@ from taskflow_core.logs import get_logger
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
 QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
-DOCS_ROUTE = "/docs"
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-}
-# Swagger UI is an inline script that loads its parts from a CDN.
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com; "
-    "connect-src 'self'; frame-ancestors 'none'"
+# As they go over the wire: each answer has them.
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cache-control", b"no-store"),
 )
 
 log = get_logger(__name__)
@@ -86,12 +80,11 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-ID"] = self.request_id
-            if self._scope["path"] == DOCS_ROUTE:
-                headers["Content-Security-Policy"] = DOCS_POLICY
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            if limit := self._scope["state"].get("rate_limit"):
+                headers += zip((b"ratelimit", b"ratelimit-policy"), (value.encode() for value in limit), strict=True)
+            there = {name for name, _ in headers}
+            message["headers"] = headers + [header for header in SECURITY_HEADERS if header[0] not in there]
         await self._send(message)
 
     async def failed(self, error: Exception, receive: Receive) -> None:

@@ -1,4 +1,4 @@
-"""Commands for who runs the platform, straight at its database: admin create."""
+"""Commands for who runs the platform: admin create works at its database, the others over the API."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from taskflow_cli import users
 from taskflow_cli.account import Email, PasswordStdin, read_password
 from taskflow_cli.failures import BadInput, Failure
 from taskflow_cli.location import platform_environment
@@ -32,13 +33,13 @@ def add_commands(app: typer.Typer) -> None:
     group = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="rich",
-        help="Make accounts that may see and control everything.",
+        help="Make accounts that may see and control everything; change those of others.",
         epilog=examples(line),
     )
-    group.callback()(_keep_subcommands)
     group.command(
         epilog=examples(line, "pass show ops | taskflow admin create ops@example.com --role operator --password-stdin")
     )(create)
+    users.add_to(group)
     app.add_typer(group, name="admin", rich_help_panel=ACCOUNT_PANEL)
 
 
@@ -72,7 +73,7 @@ def create(
 async def _create(settings: "Settings", email: str, password: str, role: StaffRole) -> "User":
     from sqlalchemy.exc import SQLAlchemyError
 
-    from taskflow_core import users
+    from taskflow_core import users as accounts
     from taskflow_core.database import create_engine, create_sessions
     from taskflow_core.errors import AlreadyRegistered, Invalid
     from taskflow_core.models.users import Role
@@ -81,10 +82,10 @@ async def _create(settings: "Settings", email: str, password: str, role: StaffRo
 
     engine, passwords = create_engine(settings, service="admin", pool_size=1), Passwords(rounds=BCRYPT_ROUNDS)
     try:
-        address = users.normalise_email(email)
+        address = accounts.normalise_email(email)
         password_hash = await passwords.hash(password)
         async with create_sessions(engine)() as session:
-            user = await users.register(session, email=address, password_hash=password_hash, role=Role(role))
+            user = await accounts.register(session, email=address, password_hash=password_hash, role=Role(role))
             await session.commit()
     except Invalid as error:
         raise BadInput(error.message, details=[problem.message for problem in error.fields]) from None
@@ -97,7 +98,3 @@ async def _create(settings: "Settings", email: str, password: str, role: StaffRo
         passwords.close()
         await engine.dispose()
     return user
-
-
-def _keep_subcommands() -> None:
-    """Keep `create` a subcommand although it is the only one."""

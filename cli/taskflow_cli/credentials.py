@@ -1,4 +1,4 @@
-"""The tokens of this user's logins, one file keyed by the API's address, for the owner's eyes only."""
+"""The tokens of this user's logins, one file keyed by the API's address and profile, for the owner's eyes only."""
 
 import fcntl
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from taskflow_cli.failures import BadInput, DeadlinePassed
+from taskflow_cli.profiles import config_folder
 
 LOCK_DEADLINE_S = 30.0
 
@@ -35,16 +36,15 @@ class Credentials:
     @classmethod
     def of_user(cls, environ: Mapping[str, str]) -> "Credentials":
         """Return the file of the user whose environment this is ($XDG_CONFIG_HOME, else ~/.config)."""
-        base = environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config"
-        return cls(Path(base) / "taskflow" / "credentials.json")
+        return cls(config_folder(environ) / "credentials.json")
 
-    def get(self, url: str) -> Login | None:
-        """Return the login at that address, or None.
+    def get(self, key: str) -> Login | None:
+        """Return the login of that key (`Location.login_key`), or None.
 
         Raises:
             BadInput: the file cannot be read or is damaged.
         """
-        entry = self._read().get(url)
+        entry = self._read().get(key)
         if entry is None:
             return None
         try:
@@ -52,14 +52,14 @@ class Credentials:
         except TypeError:
             raise self._damaged("an entry has other fields than expected") from None
 
-    def put(self, url: str, login: Login) -> None:
-        """Store the login at that address. Call it under `lock()`."""
-        self._write(self._read() | {url: asdict(login)})
+    def put(self, key: str, login: Login) -> None:
+        """Store the login of that key. Call it under `lock()`."""
+        self._write(self._read() | {key: asdict(login)})
 
-    def forget(self, url: str) -> None:
-        """Remove the login at that address, if any. Call it under `lock()`."""
+    def forget(self, key: str) -> None:
+        """Remove the login of that key, if any. Call it under `lock()`."""
         entries = self._read()
-        if entries.pop(url, None) is not None:
+        if entries.pop(key, None) is not None:
             self._write(entries)
 
     @contextmanager

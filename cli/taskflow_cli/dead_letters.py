@@ -9,10 +9,10 @@ import typer
 from taskflow_cli.connection import connect
 from taskflow_cli.failures import BadInput
 from taskflow_cli.options import TASK_PANEL, Api, AsJson, examples
-from taskflow_cli.output import age, print_json, print_json_array, print_table, say
+from taskflow_cli.output import age, print_items, print_json, say
 
 if TYPE_CHECKING:
-    from taskflow_cli.wire import Task
+    from taskflow_client.models import Task
 
 PAGE_LIMIT = 100
 
@@ -45,13 +45,9 @@ def list_failed(
     as_json: AsJson = False,
 ) -> None:
     """List FAILED tasks with their errors, newest first."""
-    filters = {"status": "FAILED", "type": type_, "queue": queue, "error_code": error_code}
     with connect(api) as client:
-        found = client.tasks(limit=limit, filters=filters).items
-    if as_json:
-        print_json_array(task.to_json() for task in found)
-    else:
-        print_table(("ID", "TYPE", "QUEUE", "AGE", "CODE", "MESSAGE"), map(_row, found))
+        page = client.tasks.page(status="FAILED", type=type_, queue=queue, error_code=error_code, limit=limit)
+    print_items(page.items, ("ID", "TYPE", "QUEUE", "AGE", "CODE", "MESSAGE"), _row, as_json=as_json)
 
 
 def retry(
@@ -63,13 +59,13 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Give every matching FAILED task a fresh set of attempts; without options, all of them."""
-    filters = {"type": type_, "queue": queue, "error_code": error_code}
-    chosen = {name: value for name, value in filters.items() if value is not None}
     with connect(api) as client:
-        count = client.count_tasks({"status": "FAILED", **chosen})
+        page = client.tasks.page(status="FAILED", type=type_, queue=queue, error_code=error_code, page=1, limit=1)
+        count = page.total or 0
         if count and not yes:
             _confirm(count)
-        done = client.bulk_retry(chosen, expected_count=count) if count else None
+        filters = {"type": type_, "queue": queue, "error_code": error_code}
+        done = client.tasks.bulk_retry(expected_count=count, **filters) if count else None
     retried, skipped = (done.retried, done.skipped) if done else (0, 0)
     if as_json:
         print_json({"retried": retried, "skipped": skipped})

@@ -9,9 +9,8 @@ from rich.progress import Task as Bar
 from rich.text import Text
 
 from taskflow_cli.failures import printable
-from taskflow_cli.output import STYLES, console
-from taskflow_cli.wire import Task
-from taskflow_core.lifecycle import TaskStatus
+from taskflow_cli.output import STYLES, console, moment
+from taskflow_client.models import LogLine, Task
 
 
 class StateColumn(ProgressColumn):
@@ -60,6 +59,10 @@ class Bars:
         if task.has_ended:
             self._progress.stop_task(row)
 
+    def print_line(self, line: LogLine) -> None:
+        """Show a line that the task's handler logged, above the bars."""
+        self._progress.console.print(line_of(line), markup=False, highlight=False)
+
 
 class Lines:
     """A line on standard error whenever a task's state or progress changed."""
@@ -80,8 +83,11 @@ class Lines:
         line = printable(f"{task.type:<6} {task.id} {task.state:<9} {percent} {note}").rstrip()
         if self._last.get(task.id) != line:
             self._last[task.id] = line
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            _print(line)
+
+    def print_line(self, line: LogLine) -> None:
+        """Show a line that the task's handler logged."""
+        _print(line_of(line))
 
 
 def live_display() -> Bars | Lines:
@@ -89,15 +95,26 @@ def live_display() -> Bars | Lines:
     return Bars() if sys.stderr.isatty() else Lines()
 
 
+def line_of(line: LogLine) -> str:
+    """Return a handler's line: when, how loud, what, and its fields."""
+    fields = " ".join(f"{name}={value}" for name, value in (line.fields or {}).items())
+    return printable(f"{moment(line.at)} {line.level:<7} {line.message} {fields}").rstrip()
+
+
 def standing(task: Task) -> tuple[float, float | None, str]:
     """Return how much is done, of how much (None while unknown), and a word on it."""
-    if task.status is TaskStatus.COMPLETED:
+    if task.status == "COMPLETED":
         return 1.0, 1.0, ""
     done, total = (task.progress.done, task.progress.total) if task.progress else (0, None)
     if task.has_ended:
         return float(done), float(total or 1), printable(_reason(task))
     note = task.progress.message if task.progress else ""
     return float(done), float(total) if total else None, printable(note)
+
+
+def _print(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
 
 
 def _reason(task: Task) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from taskflow_cli.failures import BadInput
+from taskflow_cli.profiles import PROFILE_VARIABLE, Profiles
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 VARIABLE = "TASKFLOW_API_URL"
@@ -15,10 +16,16 @@ PLATFORM_FILE = Path(".taskflow/platform.json")
 
 
 class Location(NamedTuple):
-    """The API's address without a path, and who said so."""
+    """The API's address without a path, who said so, and the profile that named it, if one did."""
 
     url: str
     source: str
+    profile: str = ""
+
+    @property
+    def login_key(self) -> str:
+        """Under which name the login is kept: a profile has its own, and takes it to no other address."""
+        return f"{self.profile} {self.url}" if self.profile else self.url
 
     @property
     def is_loopback(self) -> bool:
@@ -27,15 +34,20 @@ class Location(NamedTuple):
 
 
 def locate(option: str | None, *, environ: Mapping[str, str], folder: Path) -> Location:
-    """Return where the API is: `option`, else TASKFLOW_API_URL, else platform.json in `folder`, else the default.
+    """Return where the API is: the first of those that docs/cli.md lists.
 
     Raises:
-        BadInput: the address is no http(s) URL, or platform.json cannot be used.
+        BadInput: the address is no http(s) URL, there is no such profile, or a file cannot be used.
     """
     if option:
         return Location(_clean(option, "--api"), "--api")
+    profiles = Profiles.of_user(environ)
+    if name := environ.get(PROFILE_VARIABLE):
+        return _of_profile(profiles, name)
     if environ.get(VARIABLE):
         return Location(_clean(environ[VARIABLE], VARIABLE), VARIABLE)
+    if name := profiles.current:
+        return _of_profile(profiles, name)
     platform = read_platform(folder / PLATFORM_FILE)
     if platform is None:
         return Location(DEFAULT_URL, "the default")
@@ -44,6 +56,10 @@ def locate(option: str | None, *, environ: Mapping[str, str], folder: Path) -> L
         # A folder can come from anyone; TASKFLOW_TOKEN must not follow it to another machine.
         raise BadInput(f"{PLATFORM_FILE}: api_url {url} is not on this machine", hint=f"name it with --api {url}")
     return Location(url, str(PLATFORM_FILE))
+
+
+def _of_profile(profiles: Profiles, name: str) -> Location:
+    return Location(_clean(profiles.address(name), f"profile {name}"), f"profile {name}", name)
 
 
 def platform_environment(folder: Path) -> dict[str, str]:

@@ -1,16 +1,34 @@
 """The `taskflow` command: runs the platform and talks to it."""
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from taskflow_cli import account, admin, audit, cluster, dead_letters, processes, queues, schedules, simulate, tasks
+from taskflow_cli import (
+    account,
+    admin,
+    audit,
+    batch,
+    cluster,
+    dead_letters,
+    keys,
+    processes,
+    profile,
+    queues,
+    schedules,
+    simulate,
+    tasks,
+    webhooks,
+    workers,
+)
 from taskflow_cli.chaos import command as chaos
 from taskflow_cli.demo import command as demo
 from taskflow_cli.failures import Failure, render
 from taskflow_cli.options import examples
+from taskflow_cli.profiles import PROFILE_VARIABLE
 
 EPILOG = "\n\n".join(
     [
@@ -39,8 +57,9 @@ def build_app() -> typer.Typer:
         help="Run typed tasks durably: submit them over REST, follow them live, run the platform that works on them.",
     )
     app.callback()(_root)
-    platform = (processes, demo, audit, chaos, simulate, admin, cluster)
-    for module in (*platform, tasks, dead_letters, schedules, queues, account):
+    running = (processes, demo, audit, chaos, simulate)
+    working = (tasks, batch, dead_letters, schedules, queues, workers, webhooks)
+    for module in (*running, *working, account, profile, keys, admin, cluster):
         module.add_commands(app)
     return app
 
@@ -66,5 +85,10 @@ def _root(
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    profile_name: Annotated[
+        str | None, typer.Option("--profile", metavar="NAME", help="Use this profile of config.toml.")
+    ] = None,
 ) -> None:
     """Take the options of the command itself."""
+    if profile_name is not None:
+        os.environ[PROFILE_VARIABLE] = profile_name

@@ -9,6 +9,7 @@ from rich.markup import escape
 RUN_PANEL = "Run the platform"
 TASK_PANEL = "Work with tasks"
 ACCOUNT_PANEL = "Account"
+EXAMPLE_ID = "01936f5e-7c1a-7d3e-9c55-0242ac120002"
 
 Api = Annotated[
     str | None,

@@ -2,16 +2,19 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskflow_cli.failures import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from taskflow_cli.wire import Task
+    from taskflow_client.models import Task, Wire
+
+W = TypeVar("W", bound="Wire")
 
 STYLES = {
     "PENDING": "cyan",
@@ -40,9 +43,9 @@ def print_json(document: Any) -> None:
     sys.stdout.write(as_json(document) + "\n")
 
 
-def as_json(document: Any) -> str:
-    """Return a document as indented JSON."""
-    return json.dumps(document, indent=2, ensure_ascii=False)
+def as_json(document: Any, *, indent: int | None = 2) -> str:
+    """Return a document as JSON, indented or on one line."""
+    return json.dumps(document, indent=indent, ensure_ascii=False)
 
 
 def print_json_array(documents: Iterable[Any]) -> None:
@@ -67,7 +70,8 @@ def print_tasks(pages: Iterable[list["Task"]]) -> None:
     from rich.text import Text
 
     out = console()
-    for number, tasks in enumerate(pages):
+    first = next(iter_pages := iter(pages), [])
+    for number, tasks in enumerate(chain([first], iter_pages)):
         table = Table(box=None, show_header=number == 0, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
         for heading, width in COLUMNS.items():
             table.add_column(heading, no_wrap=True, min_width=width)
@@ -81,8 +85,7 @@ def print_tasks(pages: Iterable[list["Task"]]) -> None:
                 printable(task.queue),
                 Text(printable(task.title)),
             )
-        if tasks or number == 0:
-            out.print(table)
+        out.print(table)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -95,6 +98,24 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*map(printable, row))
     console().print(table)
+
+
+def print_items(
+    items: Iterable[W], headings: Sequence[str], row: Callable[[W], Sequence[str]], *, as_json: bool
+) -> None:
+    """Print what the API listed: as a table, or as one JSON array."""
+    if as_json:
+        print_json_array(item.to_json() for item in items)
+    else:
+        print_table(headings, map(row, items))
+
+
+def print_one(item: W, text: Callable[[W], str], *, as_json: bool) -> None:
+    """Print what the API answered: in words, or as JSON."""
+    if as_json:
+        print_json(item.to_json())
+    else:
+        say(text(item))
 
 
 def print_task(task: "Task") -> None:
@@ -133,14 +154,21 @@ def _lines_of(task: "Task") -> Iterator[tuple[str, str]]:
     if task.progress and not task.has_ended:
         total = "?" if task.progress.total is None else f"{task.progress.total:g}"
         yield "progress", f"{task.progress.done:g} of {total} {task.progress.message}"
-    for name, moment in (("created", task.created_at), ("started", task.started_at), ("finished", task.finished_at)):
-        if moment:
-            yield name, moment
+    if task.tags:
+        yield "tags", ", ".join(task.tags)
+    for name, at in (("created", task.created_at), ("started", task.started_at), ("finished", task.finished_at)):
+        if at:
+            yield name, moment(at)
 
 
-def age(moment: str, *, now: datetime) -> str:
-    """Return how long before `now` an ISO 8601 moment was, in its largest whole unit."""
-    return span((now - datetime.fromisoformat(moment)).total_seconds())
+def moment(at: datetime | None, *, never: str = "never") -> str:
+    """Return a moment as ISO 8601 in UTC, to the second."""
+    return never if at is None else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def age(at: datetime | None, *, now: datetime, never: str = "never") -> str:
+    """Return how long before `now` a moment was, in its largest whole unit."""
+    return never if at is None else span((now - at).total_seconds())
 
 
 def span(seconds: float) -> str:

@@ -1,6 +1,7 @@
-"""A task's payload from the command line: JSON itself, @file, or - for standard input."""
+"""Values from the command line: a task's payload (JSON itself, @file, or - for standard input), and moments."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -26,6 +27,22 @@ def read_payload(source: str, *, stdin: BinaryIO) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise BadInput(f"--payload: {name} is not a JSON object", hint=HINT)
     return document
+
+
+def read_moment(text: str | None, option: str) -> datetime | None:
+    """Return an ISO 8601 moment; one without a zone is by this machine's clock.
+
+    Raises:
+        BadInput: it is none; names the option.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise BadInput(
+            f"{option}: {text!r} is no time", hint="it looks like 2026-11-24T09:30:00Z or 2026-11-24"
+        ) from None
 
 
 def _read(source: str, stdin: BinaryIO) -> tuple[str, bytes]:

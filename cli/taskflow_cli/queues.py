@@ -6,10 +6,10 @@ import typer
 
 from taskflow_cli.connection import connect
 from taskflow_cli.options import TASK_PANEL, Api, AsJson, examples
-from taskflow_cli.output import print_json, print_json_array, print_table, say, span
+from taskflow_cli.output import print_items, print_one, span
 
 if TYPE_CHECKING:
-    from taskflow_cli.wire import Queue
+    from taskflow_client.models import Queue
 
 COUNTED = 10_000  # the API counts no further
 
@@ -33,25 +33,22 @@ def add_commands(app: typer.Typer) -> None:
 def list_queues(api: Api = None, as_json: AsJson = False) -> None:
     """List the queues: how many tasks wait and run, and for how long the first has been waiting."""
     with connect(api) as client:
-        found = client.queues()
-    if as_json:
-        print_json_array(queue.to_json() for queue in found)
-    else:
-        print_table(("NAME", "STATE", "WAITING", "RUNNING", "OLDEST"), map(_row, found))
+        found = client.queues.list()
+    print_items(found, ("NAME", "STATE", "WAITING", "RUNNING", "OLDEST"), _row, as_json=as_json)
 
 
 def pause(name: QueueName, api: Api = None, as_json: AsJson = False) -> None:
     """Let no worker take from a queue; running tasks go on. For OPERATOR and ADMIN."""
     with connect(api) as client:
-        queue = client.change_queue(name, "pause")
-    _show(queue, as_json=as_json)
+        queue = client.queues.pause(name)
+    print_one(queue, _told, as_json=as_json)
 
 
 def resume(name: QueueName, api: Api = None, as_json: AsJson = False) -> None:
     """Let workers take from a queue again. For OPERATOR and ADMIN."""
     with connect(api) as client:
-        queue = client.change_queue(name, "resume")
-    _show(queue, as_json=as_json)
+        queue = client.queues.resume(name)
+    print_one(queue, _told, as_json=as_json)
 
 
 def _row(queue: "Queue") -> tuple[str, ...]:
@@ -60,8 +57,5 @@ def _row(queue: "Queue") -> tuple[str, ...]:
     return (queue.name, "paused" if queue.paused else "open", waiting, str(queue.running), oldest)
 
 
-def _show(queue: "Queue", *, as_json: bool) -> None:
-    if as_json:
-        print_json(queue.to_json())
-    else:
-        say(f"Queue {queue.name} is {'paused' if queue.paused else 'open'}; {queue.waiting} waiting.")
+def _told(queue: "Queue") -> str:
+    return f"Queue {queue.name} is {'paused' if queue.paused else 'open'}; {queue.waiting} waiting."

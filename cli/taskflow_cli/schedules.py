@@ -1,7 +1,6 @@
 """Commands that work with schedules: schedules ls, add, pause, resume, rm."""
 
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
@@ -9,17 +8,13 @@ from uuid import UUID
 import typer
 
 from taskflow_cli.connection import connect
-from taskflow_cli.options import TASK_PANEL, Api, AsJson, examples
-from taskflow_cli.output import age, print_json, print_json_array, print_table, say
+from taskflow_cli.options import EXAMPLE_ID, TASK_PANEL, Api, AsJson, examples
+from taskflow_cli.output import age, moment, print_items, print_json, say
 from taskflow_cli.payloads import read_payload
 from taskflow_core.cron import Misfire
 
 if TYPE_CHECKING:
-    from taskflow_cli.client import Client
-    from taskflow_cli.wire import Schedule
-
-PAGE_LIMIT = 100
-EXAMPLE_ID = "01936f5e-7c1a-7d3e-9c55-0242ac120002"
+    from taskflow_client.models import Schedule
 
 ScheduleId = Annotated[UUID, typer.Argument(metavar="ID", help="The schedule's id.")]
 
@@ -50,11 +45,9 @@ def add_commands(app: typer.Typer) -> None:
 def list_schedules(api: Api = None, as_json: AsJson = False) -> None:
     """List your schedules, newest first."""
     with connect(api) as client:
-        found = _all(client)
-        if as_json:
-            print_json_array(schedule.to_json() for schedule in found)
-        else:
-            print_table(("ID", "CRON", "ZONE", "TYPE", "NEXT", "LAST", "NAME"), (_row(schedule) for schedule in found))
+        print_items(
+            client.schedules.list(), ("ID", "CRON", "ZONE", "TYPE", "NEXT", "LAST", "NAME"), _row, as_json=as_json
+        )
 
 
 def add(
@@ -80,50 +73,40 @@ def add(
     task: dict[str, Any] = {"type": type_, "payload": read_payload(payload, stdin=sys.stdin.buffer)}
     optional = {"title": title, "queue": queue, "dedup_key": dedup_key}
     task |= {name: value for name, value in optional.items() if value is not None}
-    body = {"name": name, "cron": cron, "timezone": timezone, "misfire": misfire.value, "task": task}
     with connect(api) as client:
-        schedule = client.add_schedule(body)
+        schedule = client.schedules.create(name, cron, task, timezone=timezone, misfire=misfire.value)
     _show(schedule, as_json=as_json)
 
 
 def pause(schedule_id: ScheduleId, api: Api = None, as_json: AsJson = False) -> None:
     """Stop a schedule from firing."""
     with connect(api) as client:
-        schedule = client.change_schedule(str(schedule_id), "pause")
+        schedule = client.schedules.pause(schedule_id)
     _show(schedule, as_json=as_json)
 
 
 def resume(schedule_id: ScheduleId, api: Api = None, as_json: AsJson = False) -> None:
     """Let a schedule fire again, from its next time on."""
     with connect(api) as client:
-        schedule = client.change_schedule(str(schedule_id), "resume")
+        schedule = client.schedules.resume(schedule_id)
     _show(schedule, as_json=as_json)
 
 
 def remove(schedule_id: ScheduleId, api: Api = None, as_json: AsJson = False) -> None:
     """Delete a schedule; the tasks that it made stay."""
     with connect(api) as client:
-        client.remove_schedule(str(schedule_id))
+        client.schedules.delete(schedule_id)
     if as_json:
         print_json({"deleted": str(schedule_id)})
     else:
         say(f"Schedule {schedule_id} is deleted.")
 
 
-def _all(client: "Client") -> "Iterator[Schedule]":
-    cursor = None
-    while True:
-        page = client.schedules(limit=PAGE_LIMIT, cursor=cursor)
-        yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
-
-
 def _row(schedule: "Schedule") -> tuple[str, ...]:
-    last = age(schedule.last_fire_at, now=datetime.now(UTC)) if schedule.last_fire_at else "never"
-    upcoming = "paused" if schedule.paused else schedule.next_fire_at or "never"
-    return (schedule.id, schedule.cron, schedule.timezone, schedule.task.type, upcoming, last, schedule.name)
+    last = age(schedule.last_fire_at, now=datetime.now(UTC))
+    upcoming = "paused" if schedule.paused else moment(schedule.next_fire_at)
+    type_ = str(schedule.task.get("type"))
+    return (schedule.id, schedule.cron, schedule.timezone, type_, upcoming, last, schedule.name)
 
 
 def _show(schedule: "Schedule", *, as_json: bool) -> None:
@@ -133,5 +116,5 @@ def _show(schedule: "Schedule", *, as_json: bool) -> None:
     say(f"Schedule {schedule.id} ({schedule.name}) is {'paused' if schedule.paused else 'active'}.")
     if schedule.paused_reason:
         say(f"  because {schedule.paused_reason}")
-    for moment in schedule.next_firings or []:
-        say(f"  fires at {moment}")
+    for at in schedule.next_firings or []:
+        say(f"  fires at {moment(at)}")

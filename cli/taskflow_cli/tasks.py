@@ -1,66 +1,71 @@
-"""Commands that work with tasks: submit, watch, ls, show, cancel, retry."""
+"""Commands that work with tasks: submit, watch, logs, ls, show, cancel, retry, clone, rm."""
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 
 from taskflow_cli.connection import connect
-from taskflow_cli.options import TASK_PANEL, Api, AsJson, TaskId, WatchTimeout, examples
-from taskflow_cli.output import print_end, print_json, print_json_array, print_task, print_tasks, say
-from taskflow_cli.payloads import read_payload
+from taskflow_cli.options import EXAMPLE_ID, TASK_PANEL, Api, AsJson, TaskId, WatchTimeout, examples
+from taskflow_cli.output import as_json as to_json
+from taskflow_cli.output import print_end, print_json, print_json_array, print_one, print_task, print_tasks, say
+from taskflow_cli.payloads import read_moment, read_payload
 from taskflow_core.lifecycle import TaskStatus
 
 if TYPE_CHECKING:
-    from taskflow_cli.client import Client
-    from taskflow_cli.wire import Task
+    from taskflow_client.models import LogLine, Task
+    from taskflow_client.sync import TaskFlow
 
 PAGE_LIMIT = 100
 WATCH_S = 600.0
 
+Payload = Annotated[
+    str, typer.Option("--payload", metavar="JSON|@FILE|-", help="What the task needs: JSON, a file, or stdin.")
+]
+
 
 def add_commands(app: typer.Typer) -> None:
     """Add this module's commands."""
-    app.command(
-        rich_help_panel=TASK_PANEL,
-        epilog=examples(
-            """taskflow submit REPORT --payload '{"last": "24h", "format": ["csv", "pdf"]}'""",
-            "taskflow submit EMAIL --payload @mail.json --title 'Welcome Ada' --watch",
-            "generate-payload | taskflow submit SYNC --payload - --dedup-key prices --json",
+    lines: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "submit": (
+            submit,
+            (
+                """taskflow submit REPORT --payload '{"last": "24h", "format": ["csv", "pdf"]}'""",
+                "taskflow submit EMAIL --payload @mail.json --title 'Welcome Ada' --watch",
+                "generate-payload | taskflow submit SYNC --payload - --dedup-key prices --json",
+            ),
         ),
-    )(submit)
-    app.command(
-        rich_help_panel=TASK_PANEL,
-        epilog=examples(
-            "taskflow watch 01936f5e-7c1a-7d3e-9c55-0242ac120002",
-            "taskflow watch 01936f5e-7c1a-7d3e-9c55-0242ac120002 --timeout 30 --json",
+        "watch": (watch, (f"taskflow watch {EXAMPLE_ID}", f"taskflow watch {EXAMPLE_ID} --timeout 30 --json")),
+        "logs": (logs, (f"taskflow logs {EXAMPLE_ID}", f"taskflow logs {EXAMPLE_ID} -f --level warning")),
+        "ls": (
+            list_tasks,
+            (
+                "taskflow ls",
+                "taskflow ls --status FAILED --type EMAIL --since 2026-11-24T00:00:00Z",
+                "taskflow ls --all --json | jq -r '.[].id'",
+            ),
         ),
-    )(watch)
-    app.command(
-        "ls",
-        rich_help_panel=TASK_PANEL,
-        epilog=examples(
-            "taskflow ls", "taskflow ls --status FAILED --type EMAIL", "taskflow ls --all --json | jq -r '.[].id'"
-        ),
-    )(list_tasks)
-    app.command(rich_help_panel=TASK_PANEL, epilog=examples("taskflow show 01936f5e-7c1a-7d3e-9c55-0242ac120002"))(show)
-    app.command(rich_help_panel=TASK_PANEL, epilog=examples("taskflow cancel 01936f5e-7c1a-7d3e-9c55-0242ac120002"))(
-        cancel
-    )
-    app.command(rich_help_panel=TASK_PANEL, epilog=examples("taskflow retry 01936f5e-7c1a-7d3e-9c55-0242ac120002"))(
-        retry
-    )
+        "show": (show, (f"taskflow show {EXAMPLE_ID}",)),
+        "cancel": (cancel, (f"taskflow cancel {EXAMPLE_ID}",)),
+        "retry": (retry, (f"taskflow retry {EXAMPLE_ID}",)),
+        "clone": (clone, (f"taskflow clone {EXAMPLE_ID}", f"taskflow clone {EXAMPLE_ID} --queue low --json")),
+        "rm": (remove, (f"taskflow rm {EXAMPLE_ID}",)),
+    }
+    for name, (command, shown) in lines.items():
+        app.command(name, rich_help_panel=TASK_PANEL, epilog=examples(*shown))(command)
 
 
 def submit(
     type_: Annotated[str, typer.Argument(metavar="TYPE", help="EMAIL, REPORT, SYNC or an installed plugin's type.")],
-    payload: Annotated[
-        str, typer.Option("--payload", metavar="JSON|@FILE|-", help="What the task needs: JSON, a file, or stdin.")
-    ] = "{}",
+    payload: Payload = "{}",
     title: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     queue: Annotated[str | None, typer.Option(help="The queue to wait in.")] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Higher ones go first.")] = None,
     delay: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Start no sooner than this.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag; may be given several times.")] = None,
     dedup_key: Annotated[
         str | None, typer.Option("--dedup-key", metavar="KEY", help="Refuse a second unfinished task of this key.")
     ] = None,
@@ -70,52 +75,99 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Create a task, and with --watch follow it until it ends."""
-    body: dict[str, Any] = {"type": type_, "payload": read_payload(payload, stdin=sys.stdin.buffer)}
-    optional = {"title": title, "queue": queue, "delay_s": delay, "dedup_key": dedup_key}
-    body |= {name: value for name, value in optional.items() if value is not None}
+    body = read_payload(payload, stdin=sys.stdin.buffer)
     with connect(api) as client:
-        task = client.submit(body)
+        task = client.tasks.create(
+            type_, body, title=title, queue=queue, priority=priority, delay_s=delay, tags=tag, dedup_key=dedup_key
+        )
         if watch:
             _watch(client, task.id, timeout_s=timeout, as_json=as_json)
-    if as_json:
-        print_json(task.to_json())
-    else:
-        say(f"{task.type} {task.id} is {task.state}. Follow it with: taskflow watch {task.id}")
+    print_one(task, _stands, as_json=as_json)
 
 
 def watch(task_id: TaskId, timeout: WatchTimeout = WATCH_S, api: Api = None, as_json: AsJson = False) -> None:
-    """Follow a task until it ends.
+    """Follow a task live until it ends: its progress and what its handler logs.
 
-    Progress goes to standard error, the result to standard output. Leaves with 0 if the task is COMPLETED, 1 if it is
-    FAILED or CANCELED, 3 if it has not ended in time.
+    Those go to standard error, the result to standard output. Leaves with 0 if the task is COMPLETED, 1 if it is FAILED
+    or CANCELED, 3 if it has not ended in time.
     """
     with connect(api) as client:
         _watch(client, str(task_id), timeout_s=timeout, as_json=as_json)
 
 
+def logs(
+    task_id: TaskId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task ends.")] = False,
+    level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="This level and those above: debug, info, warning, error.")
+    ] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt.")] = None,
+    timeout: WatchTimeout = WATCH_S,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a task's handler logged, with -f as it happens; with --json one object a line."""
+    from taskflow_cli.display import line_of
+
+    with connect(api) as client:
+        if follow:
+            lines = client.tasks.logs(task_id, level=level, attempt=attempt, timeout_s=timeout)
+        else:
+            lines = _past_lines(client, task_id, level=level, attempt=attempt)
+        for line in lines:
+            say(to_json(line.to_json(), indent=None) if as_json else line_of(line))
+
+
 def list_tasks(
-    status: Annotated[TaskStatus | None, typer.Option(case_sensitive=False, help="Only this status.")] = None,
-    type_: Annotated[str | None, typer.Option("--type", metavar="TYPE", help="Only this type.")] = None,
+    status: Annotated[
+        list[TaskStatus] | None, typer.Option(case_sensitive=False, help="Only this status; several times: any.")
+    ] = None,
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Only this type; several times: any.")
+    ] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
+    search: Annotated[
+        str | None, typer.Option("--search", metavar="WORDS", help="Words of the title, dedup key or error.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Created from then on (ISO 8601).")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Created before then.")] = None,
+    error_code: Annotated[str | None, typer.Option("--error-code", metavar="CODE", help="Failed with this.")] = None,
+    schedule: Annotated[UUID | None, typer.Option(metavar="ID", help="Made by this schedule.")] = None,
+    owner: Annotated[UUID | None, typer.Option(metavar="ID", help="Of this user; for OPERATOR and ADMIN.")] = None,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=PAGE_LIMIT, help="How many, newest first.")] = 20,
     all_: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,
     api: Api = None,
     as_json: AsJson = False,
 ) -> None:
     """List tasks, newest first."""
-    filters = {"status": status.value if status else None, "type": type_, "queue": queue}
     with connect(api) as client:
-        pages = _pages(client, filters, limit=PAGE_LIMIT if all_ else limit, all_pages=all_)
+        found = client.tasks.list(
+            status=[one.value for one in status or []] or None,
+            type=type_,
+            queue=queue,
+            tag=tag,
+            q=search,
+            created_from=read_moment(since, "--since"),
+            created_to=read_moment(until, "--until"),
+            error_code=error_code,
+            schedule_id=schedule,
+            owner_id=owner,
+            order="oldest" if oldest else None,
+            limit=PAGE_LIMIT if all_ else limit,
+        )
+        wanted = found if all_ else islice(found, limit)
         if as_json:
-            print_json_array(task.to_json() for page in pages for task in page)
+            print_json_array(task.to_json() for task in wanted)
         else:
-            print_tasks(pages)
+            print_tasks(_pages(wanted))
 
 
 def show(task_id: TaskId, api: Api = None, as_json: AsJson = False) -> None:
     """Show one task with its payload, result and error."""
     with connect(api) as client:
-        task = client.task(str(task_id))
+        task = client.tasks.get(task_id)
     if as_json:
         print_json(task.to_json())
     else:
@@ -125,44 +177,75 @@ def show(task_id: TaskId, api: Api = None, as_json: AsJson = False) -> None:
 def cancel(task_id: TaskId, api: Api = None, as_json: AsJson = False) -> None:
     """Cancel a task; one that runs is asked to stop."""
     with connect(api) as client:
-        task = client.cancel(str(task_id))
-    if as_json:
-        print_json(task.to_json())
-    elif task.has_ended:
-        say(f"{task.type} {task.id} is {task.state}.")
-    else:
-        say(f"{task.type} {task.id} was asked to stop. Follow it with: taskflow watch {task.id}")
+        task = client.tasks.cancel(task_id)
+    print_one(task, _canceled, as_json=as_json)
 
 
 def retry(task_id: TaskId, api: Api = None, as_json: AsJson = False) -> None:
     """Give a FAILED task a fresh set of attempts."""
     with connect(api) as client:
-        task = client.retry(str(task_id))
+        task = client.tasks.retry(task_id)
+    print_one(task, _stands, as_json=as_json)
+
+
+def clone(
+    task_id: TaskId,
+    queue: Annotated[str | None, typer.Option(help="Another queue.")] = None,
+    title: Annotated[str | None, typer.Option(help="Another title.")] = None,
+    delay: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Start no sooner than this.")] = None,
+    api: Api = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a task like another one."""
+    with connect(api) as client:
+        task = client.tasks.clone(task_id, queue=queue, title=title, delay_s=delay)
+    print_one(task, _stands, as_json=as_json)
+
+
+def remove(task_id: TaskId, api: Api = None, as_json: AsJson = False) -> None:
+    """Delete a finished task with its history, logs and files."""
+    with connect(api) as client:
+        client.tasks.delete(task_id)
     if as_json:
-        print_json(task.to_json())
+        print_json({"deleted": str(task_id)})
     else:
-        say(f"{task.type} {task.id} is {task.state}. Follow it with: taskflow watch {task.id}")
+        say(f"Task {task_id} is deleted.")
 
 
-def _pages(client: "Client", filters: dict[str, str | None], *, limit: int, all_pages: bool) -> Iterator[list["Task"]]:
-    cursor = None
+def _pages(found: "Iterator[Task]") -> "Iterator[list[Task]]":
+    while page := list(islice(found, PAGE_LIMIT)):
+        yield page
+
+
+def _past_lines(client: "TaskFlow", task_id: TaskId, **chosen: Any) -> Iterator["LogLine"]:
+    after = None
     while True:
-        page = client.tasks(limit=limit, filters=filters, cursor=cursor)
-        yield page.items
-        cursor = page.next_cursor
-        if cursor is None or not all_pages:
+        stretch = client.tasks.past_logs(task_id, after=after, **chosen)
+        yield from stretch.items
+        after = stretch.next_after
+        if not stretch.more:
             return
 
 
-def _watch(client: "Client", task_id: str, *, timeout_s: float, as_json: bool) -> None:
+def _stands(task: "Task") -> str:
+    return f"{task.type} {task.id} is {task.state}. Follow it with: taskflow watch {task.id}"
+
+
+def _canceled(task: "Task") -> str:
+    if task.has_ended:
+        return f"{task.type} {task.id} is {task.state}."
+    return f"{task.type} {task.id} was asked to stop. Follow it with: taskflow watch {task.id}"
+
+
+def _watch(client: "TaskFlow", task_id: str, *, timeout_s: float, as_json: bool) -> None:
     from taskflow_cli.display import live_display
-    from taskflow_cli.following import follow
+    from taskflow_cli.following import follow_live
 
     with live_display() as display:
-        for task in follow(client, [task_id], timeout_s=timeout_s):
+        for task in follow_live(client, task_id, timeout_s=timeout_s, print_line=display.print_line):
             display.show(task)
     if as_json:
         print_json(task.to_json())
     else:
         print_end(task)
-    raise typer.Exit(0 if task.status is TaskStatus.COMPLETED else 1)
+    raise typer.Exit(0 if task.status == "COMPLETED" else 1)

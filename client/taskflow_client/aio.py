@@ -63,7 +63,7 @@ class Tasks(AsyncGroup):
     """Tasks and what belongs to them."""
 
     create = Awaits(tasks.create_task)
-    batch = Awaits(tasks.create_tasks)
+    batch = Awaits(tasks.create_batch_tasks)
     get = Awaits(tasks.get_task)
     list = Streams(tasks.list_tasks)
     page = Awaits(tasks.list_tasks)

@@ -16,6 +16,7 @@ TaskFlowFailure
 """
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 
@@ -59,7 +60,7 @@ class Problem(TaskFlowFailure):
         self.status = status
         self.document = dict(document)
         self.code = str(document.get("code") or "")
-        self.title = str(document.get("title") or "the request failed").rstrip(".")
+        self.title = str(document.get("title") or _phrase(status)).rstrip(".")
         self.detail = str(document.get("detail") or "")
         self.request_id = str(document.get("request_id") or "")
         self.fields = tuple(_fields(document.get("errors")))
@@ -117,6 +118,13 @@ def problem(status: int, document: Any, *, retry_after_s: float | None = None) -
     """Return the error of a refused request; `document` is its body, whatever it is."""
     kind = KINDS.get(status, Unavailable if status >= 500 else Problem)
     return kind(status, document if isinstance(document, Mapping) else {}, retry_after_s=retry_after_s)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "the request failed"
 
 
 def _fields(errors: Any) -> list[FieldProblem]:

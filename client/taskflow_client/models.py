@@ -144,12 +144,25 @@ class Task(Wire):
         return f'"{self.version}"'
 
 
-class BatchItem(Wire):
-    """What became of one item of a batch: a task with an id and a status, or a problem."""
+class CreatedTask(Wire):
+    """What a batch says of a task that it made."""
 
-    id: str | None = None
-    status: int | str | None = None
-    error: dict[str, Any] | None = None
+    id: str
+    state: str
+
+
+class BatchItem(Wire):
+    """What became of one item of a batch: `status` is that of HTTP, with the task or the problem."""
+
+    status: int
+    task: CreatedTask | None = None
+    problem: dict[str, Any] | None = None
+
+
+class BatchResult(Items[BatchItem]):
+    """What became of each item, in their order, and how many tasks were made."""
+
+    created: int
 
 
 class Attempt(Wire):

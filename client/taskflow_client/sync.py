@@ -63,7 +63,7 @@ class Tasks(Group):
     """Tasks and what belongs to them."""
 
     create = Does(tasks.create_task)
-    batch = Does(tasks.create_tasks)
+    batch = Does(tasks.create_batch_tasks)
     get = Does(tasks.get_task)
     list = Lists(tasks.list_tasks)
     page = Does(tasks.list_tasks)

@@ -3,6 +3,8 @@
 from typing import Any
 
 import orjson
+import psycopg
+from psycopg.errors import LockNotAvailable, QueryCanceled
 from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -19,12 +21,21 @@ def dumps(value: Any) -> str:
 
 
 def create_engine(
-    settings: Settings, *, service: str, pool_size: int | None = None, patience: float = 1.0
+    settings: Settings,
+    *,
+    service: str,
+    pool_size: int | None = None,
+    patience: float = 1.0,
+    lock_timeout_s: float | None = None,
 ) -> AsyncEngine:
     """Return an engine whose waits are all bounded: connect, checkout, each statement, idle transactions.
 
-    `pool_size` replaces the setting; `patience` multiplies the bounds of statements and idle transactions.
+    `pool_size` replaces the setting; `patience` multiplies the bounds of statements and idle transactions;
+    `lock_timeout_s` bounds waits for a lock where they should end before the statement's time does.
     """
+    arguments = connect_args(settings, service=service, patience=patience)
+    if lock_timeout_s is not None:
+        arguments["options"] += f" -c lock_timeout={int(lock_timeout_s * 1000)}"
     return create_async_engine(
         settings.database_url.get_secret_value(),
         pool_size=pool_size or settings.database_pool_size,
@@ -34,7 +45,7 @@ def create_engine(
         hide_parameters=True,  # they hold payloads and password hashes; errors end up in logs
         json_serializer=dumps,
         json_deserializer=orjson.loads,
-        connect_args=connect_args(settings, service=service, patience=patience),
+        connect_args=arguments,
     )
 
 
@@ -64,10 +75,15 @@ def create_sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Whether PostgreSQL gave up on a statement because of statement_timeout or lock_timeout."""
+    return isinstance(error, DBAPIError) and isinstance(error.orig, QueryCanceled | LockNotAvailable)
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether the error says that PostgreSQL is away or overloaded, rather than that the statement is wrong."""
     if isinstance(error, PoolTimeout | ConnectionError | TimeoutError):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, OperationalError | InterfaceError)
+    return isinstance(error, OperationalError | InterfaceError | psycopg.OperationalError | psycopg.InterfaceError)

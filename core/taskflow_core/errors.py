@@ -21,7 +21,9 @@ TaskFlowError
 │   └── IdempotencyMismatch  the Idempotency-Key was used with another request
 ├── TooLarge                 a payload or body is over its bound
 ├── TooMany                  a quota or a rate is exhausted
+│   └── RateLimited          the owner sends more requests than they may
 └── Unavailable              a dependency is away; come back later
+    ├── TimedOut             the database had not done it within its time
     └── NotConfigured        the operator has not set this up
 """
 
@@ -182,6 +184,12 @@ class TooMany(TaskFlowError):
         self.retry_after_s = retry_after_s
 
 
+class RateLimited(TooMany):
+    """The owner sends more requests than they may."""
+
+    code = "rate_limited"
+
+
 class Unavailable(TaskFlowError):
     """A dependency is away; nothing was changed."""
 
@@ -190,6 +198,12 @@ class Unavailable(TaskFlowError):
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class TimedOut(Unavailable):
+    """The database was at work, or waited for a lock, for longer than it may; nothing was changed."""
+
+    code = "timed_out"
 
 
 class NotConfigured(Unavailable):

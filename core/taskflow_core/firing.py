@@ -21,9 +21,9 @@ from taskflow_core.actors import Actor
 from taskflow_core.cron import Misfire
 from taskflow_core.errors import DuplicateTask, Invalid, TooMany
 from taskflow_core.handlers import Registry
+from taskflow_core.inserts import TaskRow
 from taskflow_core.models.columns import Json
 from taskflow_core.models.runtime import Schedule
-from taskflow_core.models.tasks import Task
 from taskflow_core.models.users import Role, User
 from taskflow_core.schedules import task_of
 from taskflow_core.tasks import NewTask
@@ -48,7 +48,7 @@ class Firing(NamedTuple):
     fire_at: datetime
     outcome: Outcome
     reason: str = ""
-    task: Task | None = None
+    task: TaskRow | None = None
 
 
 class Due(NamedTuple):

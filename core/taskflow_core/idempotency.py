@@ -1,7 +1,7 @@
 """Idempotency keys: the same key and request get the same answer for 24 hours (after Stripe's API).
 
-A key is a row that the creating transaction inserts before the task, so that both exist or neither, whatever dies. A
-second request with the key meanwhile waits for that transaction at the unique index, for at most MAX_WAIT_MS.
+A key is a row of the creating transaction, so that it and the task exist or neither, whatever dies. Who asks under a
+key holds its advisory lock until then; a second request meanwhile waits for at most MAX_WAIT_MS.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ KEPT = timedelta(hours=24)
 MAX_WAIT_MS = 1000
 
 WAIT = text("SELECT set_config('lock_timeout', :bound, true)")
+LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(CAST(:owner_id AS text) || ' ' || :key, 0))")
 # A key that has expired and was not deleted yet is as good as none.
 CLAIM = text("""
 INSERT INTO idempotency_keys AS held (owner_id, key, request_hash, expires_at)
@@ -56,17 +57,18 @@ async def claim(session: AsyncSession, key: str, *, actor: Actor, request_hash: 
     await session.execute(WAIT, {"bound": f"{MAX_WAIT_MS}ms"})
     row = {"owner_id": actor.user_id, "key": key, "request_hash": request_hash, "kept": KEPT}
     try:
+        await session.execute(LOCK, {"owner_id": str(actor.user_id), "key": key})
         taken = (await session.execute(CLAIM, row)).scalar_one_or_none()
     except OperationalError as error:
         if not isinstance(error.orig, LockNotAvailable):
             raise
         await session.rollback()
-        raise _in_flight() from None
+        raise in_flight() from None
     return None if taken is not None else await _stored(session, key, actor=actor, request_hash=request_hash)
 
 
-async def keep(session: AsyncSession, key: str, *, actor: Actor, task_id: UUID, response: bytes) -> None:
-    """Store the answer, as JSON text, under a key that this transaction has claimed."""
+async def keep(session: AsyncSession, key: str, *, actor: Actor, task_id: UUID | None, response: bytes) -> None:
+    """Store the answer, as JSON text, under a key that this transaction has claimed; `task_id` if it made one."""
     row = {"owner_id": actor.user_id, "key": key, "task_id": task_id, "response": response.decode()}
     await session.execute(KEEP, row)
 
@@ -75,12 +77,22 @@ async def _stored(session: AsyncSession, key: str, *, actor: Actor, request_hash
     holder = select(IdempotencyKey).where(col(IdempotencyKey.owner_id) == actor.user_id, col(IdempotencyKey.key) == key)
     found = (await session.execute(holder)).scalar_one_or_none()
     if found is None or found.response is None:  # it expired and was deleted between the two statements
-        raise _in_flight()
-    if found.request_hash != request_hash:
+        raise in_flight()
+    return replay(found.response, kept_hash=found.request_hash, request_hash=request_hash)
+
+
+def replay(response: dict[str, Any], *, kept_hash: bytes, request_hash: bytes) -> dict[str, Any]:
+    """Return the answer that is kept under a key, for a request of that hash.
+
+    Raises:
+        IdempotencyMismatch: it was given to another request.
+    """
+    if kept_hash != request_hash:
         message = "was used with another body in the last 24 hours; make a new key for a new request"
         raise IdempotencyMismatch("this Idempotency-Key belongs to another request", [FieldProblem(HEADER, message)])
-    return found.response
+    return response
 
 
-def _in_flight() -> IdempotencyConflict:
+def in_flight() -> IdempotencyConflict:
+    """Return the error of a request whose key another one holds."""
     return IdempotencyConflict("a request with this Idempotency-Key is still being answered; send it again in a moment")

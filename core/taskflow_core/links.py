@@ -4,7 +4,9 @@ import asyncio
 import random
 from typing import Any
 
+import orjson
 from psycopg import AsyncConnection
+from psycopg.types.json import set_json_loads
 
 from taskflow_core.database import connect_args, plain_url
 from taskflow_core.settings import Settings
@@ -17,10 +19,10 @@ HOT = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c 
 class Link:
     """A connection that one loop uses, one statement at a time. It is never shared."""
 
-    def __init__(self, settings: Settings, *, service: str) -> None:
+    def __init__(self, settings: Settings, *, service: str, planner: str = HOT) -> None:
         self._url = plain_url(settings.database_url)
         self._arguments = connect_args(settings, service=service)
-        self._arguments["options"] += HOT
+        self._arguments["options"] += planner
         self._connection: AsyncConnection[Any] | None = None
 
     async def get(self) -> AsyncConnection[Any]:
@@ -31,6 +33,7 @@ class Link:
         """
         if self._connection is None or self._connection.closed:
             self._connection = await AsyncConnection.connect(self._url, autocommit=True, **self._arguments)
+            set_json_loads(orjson.loads, self._connection)
         return self._connection
 
     async def drop(self) -> None:

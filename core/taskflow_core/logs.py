@@ -1,5 +1,6 @@
 """Structured logs: one JSON object a line (or colours for a person), events named `noun.verb`, ids as fields."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -28,13 +29,14 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
         if style == "json"
         else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
     )
+    output = _own_stdout()
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: _Lines(output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(_own_stdout())
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -44,6 +46,16 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes rendered lines; like the standard library's handlers, no broken pipe or full disk stops the work."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _own_stdout() -> TextIO:

@@ -141,7 +141,7 @@ async def revoke_session(session: AsyncSession, session_id: UUID, *, actor: Acto
     alive = col(RefreshToken.family_expires_at) > func.clock_timestamp()
     if not await _end(session, *own, alive):
         raise NotFound(f"there is no session {session_id}")
-    await _note_end(session, EventKind.SESSION_REVOKED, actor.user_id, session_id, origin=origin)
+    await _note_end(session, EventKind.SESSION_REVOKED, actor.user_id, session_id, origin=origin, by=actor.user_id)
 
 
 async def revoke_all(session: AsyncSession, user_id: UUID) -> None:
@@ -227,9 +227,17 @@ async def _end(session: AsyncSession, *which: ColumnElement[bool]) -> list[UUID]
     return ended
 
 
-async def _note_end(session: AsyncSession, kind: EventKind, user_id: UUID, session_id: UUID, *, origin: Origin) -> None:
+async def _note_end(
+    session: AsyncSession,
+    kind: EventKind,
+    user_id: UUID,
+    session_id: UUID,
+    *,
+    origin: Origin,
+    by: UUID | None = None,
+) -> None:
     data = {"session_id": str(session_id)}
-    await security_events.record(session, kind, origin=origin, user_id=user_id, data=data)
+    await security_events.record(session, kind, origin=origin, user_id=user_id, actor_id=by, data=data)
 
 
 def _noted(origin: Origin) -> dict[str, str]:

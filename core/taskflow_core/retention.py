@@ -65,6 +65,16 @@ DELETE FROM refresh_tokens WHERE id IN (
   SELECT id FROM refresh_tokens WHERE family_expires_at < statement_timestamp() - %(kept)s::interval
   ORDER BY family_expires_at LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
 """
+OLD_SECURITY_EVENTS: LiteralString = """
+DELETE FROM security_events WHERE id IN (
+  SELECT id FROM security_events WHERE created_at < clock_timestamp() - %(kept)s::interval
+  LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
+ENDED_API_KEYS: LiteralString = """
+DELETE FROM api_keys WHERE id IN (
+  SELECT id FROM api_keys WHERE least(revoked_at, expires_at) < clock_timestamp() - %(kept)s::interval
+  LIMIT %(batch)s FOR UPDATE SKIP LOCKED)
+"""
 OLD_DELIVERIES: LiteralString = """
 DELETE FROM webhook_deliveries WHERE id IN (
   SELECT id FROM webhook_deliveries WHERE id < %(before)s AND next_attempt_at IS NULL
@@ -110,6 +120,16 @@ async def delete_ended_tokens(connection: AsyncConnection[Any]) -> int:
     Until then a used token stays: it tells a thief by being used again.
     """
     return (await connection.execute(ENDED_TOKENS, {"batch": BATCH, "kept": TOKENS_KEPT})).rowcount
+
+
+async def delete_old_security_events(connection: AsyncConnection[Any], *, kept: timedelta) -> int:
+    """Delete up to BATCH security events that are older and return how many."""
+    return (await connection.execute(OLD_SECURITY_EVENTS, {"batch": BATCH, "kept": kept})).rowcount
+
+
+async def delete_ended_api_keys(connection: AsyncConnection[Any], *, kept: timedelta) -> int:
+    """Delete up to BATCH API keys that expired or were revoked longer ago and return how many."""
+    return (await connection.execute(ENDED_API_KEYS, {"batch": BATCH, "kept": kept})).rowcount
 
 
 async def delete_old_deliveries(connection: AsyncConnection[Any], *, before: datetime) -> int:

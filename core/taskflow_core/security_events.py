@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     KEY_REVOKED = "key.revoked"
     QUEUE_PAUSED = "queue.paused"
     QUEUE_RESUMED = "queue.resumed"
+    WEBHOOK_DISABLED = "webhook.disabled"
 
 
 class Origin(NamedTuple):

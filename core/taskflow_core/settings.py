@@ -181,7 +181,12 @@ class ApiSettings(WebhookSettings):
     api_port: int = Field(default=8000, ge=0, le=65_535)
     trusted_proxies: str = ""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=16 * 1024 * 1024)
+    max_batch_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
+    requests_per_minute: int = Field(default=60_000, ge=0, le=1_000_000_000)
+    max_connections: int = Field(default=2000, ge=1, le=100_000)
+    header_timeout_s: float = Field(default=10.0, gt=0, le=300)
+    body_timeout_s: float = Field(default=30.0, gt=0, le=300)
     access_cache_s: float = Field(default=5.0, ge=0, le=60)
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
     webhook_allow_http: bool = False

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -12,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from taskflow_core.actors import Actor
-from taskflow_core.database import dumps
 from taskflow_core.errors import DuplicateTask, IllegalTransition, NotFound, TooMany
 from taskflow_core.identifiers import new_id, time_of
+from taskflow_core.inserts import HOLDERS, INSERT, Asked, TaskRow, Written, duplicate, holders_of, parameter
 from taskflow_core.lanes import CROWD, lane_of
 from taskflow_core.lifecycle import TaskStatus, advance
 from taskflow_core.models.tasks import Task, TaskAttempt
+from taskflow_core.quotas import full
 from taskflow_core.versions import Expected, check_version
 
 DEDUP_INDEX = "tasks_dedup"
@@ -42,20 +43,7 @@ class NewTask:
     fire_at: datetime | None = None
 
 
-CREATE = text("""
-WITH task AS (
-  INSERT INTO tasks (id, owner_id, type, title, queue, lane, priority, payload, tags, max_attempts, timeout_s,
-    dedup_key, traceparent, schedule_id, fire_at, created_at, run_at, enqueued_at)
-  VALUES (:id, :owner_id, :type, :title, :queue, :lane, :priority, CAST(:payload AS jsonb), CAST(:tags AS text[]),
-    :max_attempts, :timeout_s, :dedup_key, :traceparent, :schedule_id, :fire_at, :created_at,
-    COALESCE(:run_at, clock_timestamp()),
-    CASE WHEN COALESCE(:run_at, clock_timestamp()) <= clock_timestamp() THEN clock_timestamp() END)
-  RETURNING *
-), event AS (
-  INSERT INTO task_events (task_id, owner_id, kind, attempt) SELECT id, owner_id, 'task.created', 0 FROM task
-)
-SELECT * FROM task
-""")
+Made: TypeAlias = TaskRow | DuplicateTask | TooMany
 
 # What a fresh set of attempts means for the row of a FAILED task.
 AGAIN = """status = 'PENDING', attempt = 0, fence = fence + 1, worker_id = NULL, result = NULL, error = NULL,
@@ -67,46 +55,72 @@ INSERT INTO task_events (task_id, owner_id, kind, attempt) VALUES (:task_id, :ow
 """)
 
 
-async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pending: int) -> Task:
+def draft(new: NewTask, *, owner_id: UUID) -> TaskRow:
+    """Return the row of a new task; the insert puts the database's times into it, the quota its lane."""
+    identifier = new_id()
+    created_at = time_of(identifier)
+    return TaskRow(
+        id=identifier,
+        owner_id=owner_id,
+        type=new.type,
+        title=new.title,
+        queue=new.queue,
+        lane=lane_of(new.queue, new.priority),
+        priority=new.priority,
+        payload=new.payload,
+        tags=list(new.tags),
+        max_attempts=new.max_attempts,
+        timeout_s=new.timeout_s,
+        run_at=new.run_at or created_at,
+        created_at=created_at,
+        updated_at=created_at,
+        dedup_key=new.dedup_key,
+        traceparent=new.traceparent,
+        schedule_id=new.schedule_id,
+        fire_at=new.fire_at,
+        asked_at=new.run_at,
+    )
+
+
+async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pending: int) -> TaskRow:
     """Insert a task as PENDING. After the commit the caller hands it to `queue.deliver`.
 
     Raises:
         DuplicateTask: an unfinished task of this owner and type holds the same dedup_key.
         TooMany: the owner has `max_pending` unfinished tasks.
     """
+    (made,) = await create_many(session, [new], actor=actor, max_pending=max_pending)
+    if isinstance(made, DuplicateTask | TooMany):
+        raise made
+    return made
+
+
+async def create_many(session: AsyncSession, news: Sequence[NewTask], *, actor: Actor, max_pending: int) -> list[Made]:
+    """Insert tasks as PENDING by one statement; return for each its row, or why it was not made.
+
+    After the commit the caller hands the rows to `queue.deliver`.
+    """
     unfinished = await _open_tasks(session, actor.user_id, limit=min(CROWD, max_pending))
-    if CROWD <= unfinished < max_pending:  # counting them all is dear: only where there are many
+    if unfinished >= CROWD or unfinished + len(news) > max_pending:  # counting them all is dear
         unfinished = await _open_tasks(session, actor.user_id, limit=max_pending)
-    if unfinished >= max_pending:
-        raise TooMany(f"you have {max_pending} unfinished tasks; wait until some have finished", retry_after_s=5)
-    identifier = new_id()
-    parameters = {
-        "id": identifier,
-        "owner_id": actor.user_id,
-        "type": new.type,
-        "title": new.title,
-        "queue": new.queue,
-        "lane": lane_of(new.queue, new.priority, crowded=unfinished >= CROWD),
-        "priority": new.priority,
-        "payload": dumps(new.payload),
-        "tags": list(new.tags),
-        "max_attempts": new.max_attempts,
-        "timeout_s": new.timeout_s,
-        "dedup_key": new.dedup_key,
-        "traceparent": new.traceparent,
-        "schedule_id": new.schedule_id,
-        "fire_at": new.fire_at,
-        "created_at": time_of(identifier),
-        "run_at": new.run_at,
-    }
-    try:
-        task: Task = (await session.execute(select(Task).from_statement(CREATE), parameters)).scalar_one()
-    except IntegrityError as error:
-        if DEDUP_INDEX not in str(error.orig):
-            raise
-        await session.rollback()
-        raise await _duplicate(session, actor.user_id, new.type, new.dedup_key) from None
-    return task
+    rows = [draft(new, owner_id=actor.user_id) for new in news[: max(0, max_pending - unfinished)]]
+    for number, row in enumerate(rows):
+        row.lane = lane_of(row.queue, row.priority, crowded=unfinished + number >= CROWD)
+    made = await _insert(session, rows) if rows else []
+    return [*made, *(full(max_pending) for _ in news[len(rows) :])]
+
+
+async def _insert(session: AsyncSession, rows: Sequence[TaskRow]) -> list[Made]:
+    connection = await session.connection()
+    found = await connection.exec_driver_sql(INSERT, (parameter([Asked(row) for row in rows]),))
+    written = {outcome.id: outcome for outcome in map(Written._make, found)}
+    left_out = [row for row in rows if not written[row.id].created(row)]
+    holders: dict[UUID, UUID] = {}
+    if left_out:
+        found = await connection.exec_driver_sql(HOLDERS, tuple(holders_of(left_out)))
+        holders = {row.id: row.holder for row in found}
+    refused = {row.id: duplicate(row.dedup_key, holders.get(row.id)) for row in left_out}
+    return [refused.get(row.id, row) for row in rows]
 
 
 async def get(session: AsyncSession, task_id: UUID, *, actor: Actor, lock: bool = False) -> Task:
@@ -215,6 +229,4 @@ async def _duplicate(session: AsyncSession, owner_id: UUID, type_: str, dedup_ke
         col(Task.dedup_key) == dedup_key,
         col(Task.finished_at).is_(None),
     )
-    found = (await session.execute(holder)).scalar_one_or_none()
-    known = f"task {found} holds" if found else "another task held"
-    return DuplicateTask(f"{known} the dedup_key {dedup_key!r} and has not finished", task_id=str(found or ""))
+    return duplicate(dedup_key, (await session.execute(holder)).scalar_one_or_none())

@@ -104,5 +104,5 @@ def _identity(claims: dict[str, Any]) -> Identity:
     version = claims["tv"]
     if type(version) is not int:
         raise InvalidToken("the access token is not valid")
-    session_id = UUID(claims["sid"]) if "sid" in claims else None  # tokens of the version before have none
+    session_id = UUID(str(claims["sid"])) if "sid" in claims else None  # tokens of the version before have none
     return Identity(Actor(UUID(claims["sub"]), Role(claims["role"])), version, float(claims["exp"]), session_id)

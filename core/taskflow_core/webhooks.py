@@ -10,12 +10,14 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
+from taskflow_core import security_events
 from taskflow_core.actors import Actor
 from taskflow_core.errors import Forbidden, NotFound, TooMany
 from taskflow_core.identifiers import new_id
-from taskflow_core.models.access import SecurityEvent
 from taskflow_core.models.runtime import WebhookDelivery, WebhookEndpoint
 from taskflow_core.sealing import Sealer
+from taskflow_core.security_events import NOWHERE
+from taskflow_core.security_events import EventKind as Kind
 from taskflow_core.signatures import new_secret
 from taskflow_core.webhook_urls import UrlRules
 
@@ -40,6 +42,7 @@ class EventKind(StrEnum):
     LOST = "task.lost"
     CANCEL_REQUESTED = "task.cancel_requested"
     RETRIED_BY_HAND = "task.retried_by_hand"
+    EDITED = "task.edited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +208,9 @@ async def give_up(session: AsyncSession, webhook_id: UUID, *, reason: str | None
     waiting = (col(WebhookDelivery.endpoint_id) == webhook_id, col(WebhookDelivery.next_attempt_at).is_not(None))
     await session.execute(update(WebhookDelivery).where(*waiting).values(next_attempt_at=None))
     data = {"webhook_id": str(webhook_id), "reason": reason}
-    session.add(SecurityEvent(kind="webhook.disabled", actor_id=actor_id, user_id=row.owner_id, data=data))
-    await session.flush()
+    await security_events.record(
+        session, Kind.WEBHOOK_DISABLED, origin=NOWHERE, user_id=row.owner_id, actor_id=actor_id, data=data
+    )
     return True
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from taskflow_core.logs import get_logger
 from taskflow_operator import metrics
 from taskflow_operator.cluster import ApiFailure, KubernetesApi, PoolCluster
-from taskflow_operator.kinds import EVENT, Body, kind_of
+from taskflow_operator.kinds import EVENT, Body, Kind, kind_of
 from taskflow_operator.names import CLUSTER_LABEL
 from taskflow_operator.observed import Key, Refusal, fingerprint, key_of, stamp_of
 from taskflow_operator.plan import Action, Apply, Delete
@@ -83,7 +83,7 @@ class Actor:
                 return
             expected = {"uid": action.uid} if action.uid else {}
             sent = manifest | {"metadata": manifest["metadata"] | expected}
-            made = await self._api.apply(kind, sent)
+            made = await self._bring(kind, sent)
         except ApiFailure as failure:
             if failure.status == 409:  # the object changed hands since it was seen: look again
                 self._forget(key, action.uid)
@@ -100,6 +100,21 @@ class Actor:
         self._store.put(made)
         metrics.WRITES.labels("apply").inc()
         log.info("manifest.applied", object=str(key), namespace=self._place.namespace)
+
+    async def _bring(self, kind: Kind, manifest: Body) -> Body:
+        """Apply; where that is refused because of what others put into a list, replace the lists.
+
+        An apply merges lists by key: a port that somebody renumbered would stand beside ours under the same name.
+        """
+        try:
+            return await self._api.apply(kind, manifest)
+        except ApiFailure as failure:
+            metadata = manifest["metadata"]
+            if failure.status != 422 or "uid" not in metadata or "spec" not in manifest:
+                raise
+            change = {"metadata": {"uid": metadata["uid"]}, "spec": manifest["spec"]}
+            await self._api.merge(kind, self._place.namespace, metadata["name"], change)
+            return await self._api.apply(kind, manifest)
 
     async def _is_there(self, key: Key, manifest: Body) -> bool:
         """Whether an object of that name exists that no watch told of; it is not ours to overwrite."""

@@ -26,15 +26,13 @@ ROUNDS = 20_000
 FIELDS = {
     "TASKFLOW_DATABASE_URL": "spec.database.urlSecretRef",
     "TASKFLOW_REDIS_URL": "spec.redis.urlSecretRef",
-    "TASKFLOW_JWT_SECRET": "spec.auth.secretRef",
-    "TASKFLOW_JWT_PREVIOUS_SECRET": "spec.auth.secretRef",
 }
-CHECKS: dict[str, TypeAdapter[SecretStr]] = {
+KEYS_FIELD = "spec.auth.secretRef"
+ADDRESSES: dict[str, TypeAdapter[SecretStr]] = {
     "TASKFLOW_DATABASE_URL": TypeAdapter(DatabaseUrl),
     "TASKFLOW_REDIS_URL": TypeAdapter(RedisUrl),
-    "TASKFLOW_JWT_SECRET": TypeAdapter(LongSecret),
-    "TASKFLOW_JWT_PREVIOUS_SECRET": TypeAdapter(LongSecret),
 }
+SIGNING_KEY: TypeAdapter[SecretStr] = TypeAdapter(LongSecret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class CredentialReader:
 
 def _look(secret: Body | None, key: SecretKey, variable: str, *, optional: bool) -> tuple[str, str]:
     """Return the text behind a key, and what is wrong with it (empty: nothing)."""
-    field = FIELDS[variable]
+    field = FIELDS.get(variable, KEYS_FIELD)
     if secret is None:
         return (
             "",
@@ -108,7 +106,7 @@ def _look(secret: Body | None, key: SecretKey, variable: str, *, optional: bool)
         return "", "" if optional else wrong
     try:
         text = base64.b64decode(data[key.key], validate=True).decode().strip()
-        CHECKS[variable].validate_python(text)
+        ADDRESSES.get(variable, SIGNING_KEY).validate_python(text)
     except ValidationError as error:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         return "", f"key {key.key} of Secret {key.name} ({field}) {said}"

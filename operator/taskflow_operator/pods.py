@@ -6,10 +6,15 @@ from taskflow_operator.names import SECRETS_ANNOTATION, labels, selector
 from taskflow_operator.spec import Pool, Process, SecretKey, Spec
 
 API_PORT = 8000
-PROBE_PORT = 8080
+PROBE_PORT = 8001
 # The worker gives back what does not end in time; these seconds are for that, and for the kubelet.
 RESERVE_S = 15
 API_GRACE_S = 40  # the API lets requests end for 20 s, after the 5 s that endpoints need to forget a pod
+WEBHOOK_KEYS = {
+    "TASKFLOW_WEBHOOK_KEY": "webhook-key",
+    "TASKFLOW_WEBHOOK_PREVIOUS_KEY": "webhook-previous-key",
+}
+OPTIONAL_KEYS = {"TASKFLOW_JWT_PREVIOUS_SECRET": "jwt-previous-secret", **WEBHOOK_KEYS}
 Secrets = dict[str, SecretKey]
 
 
@@ -23,9 +28,8 @@ def secrets_of(spec: Spec, component: str) -> Secrets:
 
 def optional_secrets_of(spec: Spec, component: str) -> Secrets:
     """Return the keys that a process takes where they exist, by variable."""
-    if component != "api":
-        return {}
-    return {"TASKFLOW_JWT_PREVIOUS_SECRET": SecretKey(name=spec.auth.secret_ref.name, key="jwt-previous-secret")}
+    held = {"api": OPTIONAL_KEYS, "scheduler": WEBHOOK_KEYS}.get(component, {})
+    return {variable: SecretKey(name=spec.auth.secret_ref.name, key=key) for variable, key in held.items()}
 
 
 def api_pod(cluster: str, spec: Spec, secrets_hash: str) -> dict[str, Any]:

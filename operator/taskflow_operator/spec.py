@@ -31,6 +31,8 @@ OWN_VARIABLES = (
     "TASKFLOW_REDIS_URL",
     "TASKFLOW_JWT_SECRET",
     "TASKFLOW_JWT_PREVIOUS_SECRET",
+    "TASKFLOW_WEBHOOK_KEY",
+    "TASKFLOW_WEBHOOK_PREVIOUS_KEY",
     "TASKFLOW_QUEUES",
     "TASKFLOW_SLOTS",
     "TASKFLOW_SHUTDOWN_GRACE_S",
@@ -90,7 +92,11 @@ class Redis(Part):
 
 
 class Auth(Part):
-    """Which Secret signs tokens: `jwt-secret`, and while you rotate it `jwt-previous-secret`."""
+    """Which Secret holds the keys.
+
+    `jwt-secret`; where you use webhooks `webhook-key`; while you rotate either, `jwt-previous-secret` and
+    `webhook-previous-key`.
+    """
 
     secret_ref: SecretName
 
@@ -130,7 +136,7 @@ class PodTemplate(Part):
     affinity: Free | None = None
     topology_spread_constraints: FreeList = []
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
-    run_as_user: Annotated[int, Field(ge=1, le=2_147_483_647)] = 10_001
+    run_as_user: Annotated[int, Field(ge=1, le=2_147_483_647)] = 65_532
     """User and group of the processes; never 0."""
 
 

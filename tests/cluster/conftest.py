@@ -62,6 +62,15 @@ async def kubernetes(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> 
     await api.close()
 
 
+@pytest.fixture(scope="module")
+def namespace(api_server: ApiServer) -> Iterator[Cluster]:
+    """Return a namespace that the tests of a module share, for what the API server refuses."""
+    with api_server.client() as client:
+        world = Cluster(client, f"shared-{uuid4().hex[:6]}")
+        world.post("/api/v1/namespaces", {"metadata": {"name": world.namespace}})
+        yield world
+
+
 @pytest.fixture
 def cluster(api_server: ApiServer, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """Return a namespace of the test's own, with the Secrets that a TaskFlowCluster needs."""

@@ -104,15 +104,15 @@ INVALID = [
     ("path", "value", "words"), INVALID, ids=[f"{path}-{n}" for n, (path, *_) in enumerate(INVALID)]
 )
 def test_a_wrong_spec_is_refused_with_words_that_name_the_field(
-    cluster: Cluster, path: str, value: Any, words: str
+    namespace: Cluster, path: str, value: Any, words: str
 ) -> None:
-    answer = cluster.try_create(changed(path, value))
+    answer = namespace.try_create(changed(path, value))
     assert answer.status_code == 422, answer.text
     assert words in answer.json()["message"]
 
 
-def test_a_name_too_long_for_its_children_is_refused(cluster: Cluster) -> None:
-    answer = cluster.try_create(NEEDED, name="n" * 41)
+def test_a_name_too_long_for_its_children_is_refused(namespace: Cluster) -> None:
+    answer = namespace.try_create(NEEDED, name="n" * 41)
     assert answer.status_code == 422
     assert "metadata.name: at most 40 characters" in answer.json()["message"]
 

@@ -222,8 +222,8 @@ async def test_suspend_drains_first_and_resume_brings_everything_back(
         assert {body["spec"]["replicas"] for body in deployments(cluster).values()} == {0}
         cluster.patch(CLUSTER, "shop", {"spec": {"suspend": False}})
         await roll_out(cluster)
-        counts = {name: body["spec"]["replicas"] for name, body in deployments(cluster).items()}
-        assert counts == {"shop-api": 2, "shop-scheduler": 1, "shop-worker": 3}
+        wanted = {"shop-api": 2, "shop-scheduler": 1, "shop-worker": 3}
+        await until(lambda: {name: body["spec"]["replicas"] for name, body in deployments(cluster).items()} == wanted)
 
 
 async def test_a_paused_cluster_is_left_alone_until_it_is_resumed(cluster: Cluster, kubernetes: KubernetesApi) -> None:

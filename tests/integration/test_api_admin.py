@@ -51,7 +51,7 @@ async def change(api: Api, boss: Person, person: Person, **fields: Any) -> Respo
 async def listed(api: Api, boss: Person, url: str = USERS, **query: Any) -> list[dict[str, Any]]:
     """Follow the pages of a list to their end."""
     items: list[dict[str, Any]] = []
-    cursor = {}
+    cursor: dict[str, str] = {}
     while True:
         page = await api.client.get(url, params=query | cursor, headers=boss.headers)
         assert page.status_code == 200, page.text
@@ -228,13 +228,26 @@ async def test_what_happens_to_an_account_is_on_record(api: Api, boss: Person) -
 
 async def test_a_failed_login_of_an_unknown_address_is_on_record_without_the_address(api: Api, boss: Person) -> None:
     email = f"{unique('nobody')}@example.com"
-    agent = {"User-Agent": b"x\ty \xad\x9b31m"}
+    agent = {b"User-Agent": b"x\ty \xad\x9b31m"}
     body = {"email": email, "password": PASSWORD}
     answer = await api.client.post("/api/v1/auth/login", json=body, headers=agent)
     (event, *_) = await listed(api, boss, EVENTS, kind="login.failed")
     assert (event["user_id"], event["request_id"]) == (None, answer.headers["x-request-id"])
     assert event["user_agent"] == "x?y ??31m"
     assert email not in str(event)
+
+
+async def test_who_pauses_and_resumes_a_queue_is_on_record_and_who_may_not_is_not(
+    api: Api, boss: Person, ada: Person
+) -> None:
+    queue = f"/api/v1/queues/{unique('q')}"
+    for person in (boss, ada):
+        for verb in ("pause", "resume"):
+            await api.client.post(f"{queue}:{verb}", headers=person.headers)
+    for kind in (EventKind.QUEUE_PAUSED, EventKind.QUEUE_RESUMED):
+        (event, *others) = await listed(api, boss, EVENTS, kind=kind)
+        assert (event["actor_id"], event["data"]) == (boss.id, {"queue": queue.rpartition("/")[2]})
+        assert ada.id not in {other["actor_id"] for other in others}
 
 
 @pytest.mark.parametrize(

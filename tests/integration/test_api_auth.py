@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from api_app import PASSWORD, Api, Person, api_settings, running_api
 from taskflow_api import throttle
+from taskflow_core import passwords
 from taskflow_core.models.users import RefreshToken, Role, User
 from taskflow_core.settings import Settings
 
@@ -220,6 +221,18 @@ async def test_guesses_at_once_are_throttled_too(api: Api, ada: Person) -> None:
     statuses = [answer.status_code for answer in answers]
     assert statuses.count(401) == throttle.PER_ACCOUNT
     assert statuses.count(429) == 30 - throttle.PER_ACCOUNT
+
+
+async def test_a_login_that_finds_no_room_is_put_off_and_not_counted_as_a_failure(
+    api: Api, ada: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "MAX_WAITING", 0)
+    for _ in range(throttle.PER_ACCOUNT + 2):
+        answer = await api.login(ada.email)
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+    monkeypatch.undo()
+    assert (await api.login(ada.email)).status_code == 200
 
 
 async def test_the_throttle_works_without_redis(settings: Settings) -> None:

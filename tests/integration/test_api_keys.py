@@ -57,7 +57,8 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_stored(api: Api, ada: Pe
     assert abs(life - api_keys.DEFAULT_LIFE) < timedelta(hours=1)
     listed = (await api.client.get(URL, headers=ada.headers)).json()["items"]
     assert listed == [{name: value for name, value in key.items() if name != "key"}]
-    (row,) = await api.fetch("SELECT to_jsonb(k)::text, key_hash FROM api_keys k WHERE owner_id = :id", id=ada.id)
+    query = "SELECT to_jsonb(k)::text, key_hash FROM api_keys k WHERE owner_id = :id"
+    (row,) = await api.fetch(query, id=ada.id)
     assert key["key"].removeprefix(key["hint"]) not in row[0]
     assert row[1] == api_keys.digest(key["key"])
 

@@ -1,11 +1,13 @@
 """The API as a real process: started from its environment, driven over a socket, stopped by a signal."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from waiting import eventually
 
 COMMAND = [sys.executable, "-m", "taskflow_api"]
 STOP_TIMEOUT_S = 30
+SERVER = {"TASKFLOW_BCRYPT_ROUNDS": "4", "TASKFLOW_HEADER_TIMEOUT_S": "1", "TASKFLOW_MAX_CONNECTIONS": "20"}
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Server:
 @pytest.fixture
 def server(env: dict[str, str], tmp_path: Path) -> Iterator[Server]:
     port, log = free_port(), tmp_path / "api.log"
-    settings = env | {"TASKFLOW_API_PORT": str(port), "TASKFLOW_BCRYPT_ROUNDS": "4"}
+    settings = env | SERVER | {"TASKFLOW_API_PORT": str(port)}
     with log.open("wb") as output:
         process = subprocess.Popen(COMMAND, env=os.environ | settings, stdout=output, stderr=subprocess.STDOUT)
     server = Server(process, port, log)
@@ -129,6 +132,31 @@ def test_an_announced_length_over_the_bound_is_refused_before_the_body_is_sent(s
         answer = read_until(connection, b"}")
     assert answer.startswith(b"HTTP/1.1 413"), answer
     assert b'"code":"too_large"' in answer
+
+
+def test_a_client_that_sends_a_byte_at_a_time_is_closed_and_others_are_served(server: Server) -> None:
+    address = ("127.0.0.1", server.port)
+    with socket.create_connection(address, timeout=STOP_TIMEOUT_S) as slow:
+        slow.sendall(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
+        slow.settimeout(0.1)
+        said = dribble_until_answered(slow)
+    assert b'"code":"request_timeout"' in said
+    with contextlib.ExitStack() as held:
+        for _ in range(int(SERVER["TASKFLOW_MAX_CONNECTIONS"])):
+            held.enter_context(socket.create_connection(address, timeout=STOP_TIMEOUT_S))
+        with socket.create_connection(address, timeout=STOP_TIMEOUT_S) as late:
+            assert b'"code":"too_many_connections"' in read_until(late, b"}")
+    eventually(server.is_ready)
+
+
+def dribble_until_answered(connection: socket.socket) -> bytes:
+    """Send a byte each tenth of a second until the server says something."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while time.monotonic() < deadline:
+        connection.sendall(b"x")
+        with contextlib.suppress(TimeoutError):
+            return connection.recv(4096)
+    raise AssertionError("nobody closed it")
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:

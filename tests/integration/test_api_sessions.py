@@ -31,7 +31,7 @@ async def ada(api: Api) -> Person:
 async def again(api: Api, person: Person, agent: bytes = b"tests") -> Person:
     """Log in once more: another session of the same person."""
     body = {"email": person.email, "password": PASSWORD}
-    tokens = (await api.client.post(f"{URL}/login", json=body, headers={"User-Agent": agent})).json()
+    tokens = (await api.client.post(f"{URL}/login", json=body, headers={b"User-Agent": agent})).json()
     return Person(person.id, person.email, tokens["access_token"], tokens["refresh_token"])
 
 

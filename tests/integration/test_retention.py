@@ -191,6 +191,28 @@ async def test_expired_keys_and_ended_sessions_go(
     assert await retention.delete_ended_tokens(connection) == 25
 
 
+async def test_old_security_events_and_ended_api_keys_go_and_living_ones_stay(
+    owner: UUID, connection: AsyncConnection[Any]
+) -> None:
+    await connection.execute(
+        "INSERT INTO security_events (kind, user_id, created_at) "
+        "SELECT 'login.failed', %s, now() - n * interval '1 day' FROM generate_series(1, 700) n",
+        [owner],
+    )
+    deleted = [await retention.delete_old_security_events(connection, kept=180 * DAY) for _ in range(3)]
+    assert deleted == [500, 21, 0]
+    await connection.execute(
+        "INSERT INTO api_keys (id, owner_id, name, hint, key_hash, scopes, expires_at, revoked_at) "
+        "SELECT gen_random_uuid(), %s, name, 'tf_', sha256(name::bytea), '{tasks:read}', now() + ends, now() + revoked "
+        "FROM (VALUES ('lives', interval '1 day', NULL::interval), ('expired lately', '-1 day', NULL), "
+        "('expired', '-200 days', NULL), ('revoked', '1 day', '-181 days')) AS k (name, ends, revoked)",
+        [owner],
+    )
+    assert await retention.delete_ended_api_keys(connection, kept=180 * DAY) == 2
+    left = await (await connection.execute("SELECT name FROM api_keys ORDER BY name")).fetchall()
+    assert left == [("expired lately",), ("lives",)]
+
+
 async def test_old_deliveries_of_webhooks_go_unless_they_wait(owner: UUID, connection: AsyncConnection[Any]) -> None:
     hook = new_id()
     await connection.execute(

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from taskflow_api import body
 from taskflow_api.body import MAX_DEPTH, BodyLimit, parse
-from taskflow_core.errors import BadJson, Invalid, TooLarge
+from taskflow_core.errors import BadJson, Invalid, TooLarge, WrongMediaType
 
 
 def storable() -> st.SearchStrategy[Any]:
@@ -67,7 +66,9 @@ def test_what_only_looks_odd_is_taken(text: str) -> None:
     assert parse(text.encode()) == json.loads(text)
 
 
-async def run(limit: int, messages: list[Message], headers: dict[bytes, bytes] | None = None) -> bytes:
+async def run(
+    limit: int, messages: list[Message], headers: dict[bytes, bytes] | None = None, *, timeout_s: float = 30
+) -> bytes:
     """Send messages through the middleware to an app that reads its whole body."""
     received = bytearray()
 
@@ -87,8 +88,8 @@ async def run(limit: int, messages: list[Message], headers: dict[bytes, bytes] |
     async def send(_message: Message) -> None:
         raise AssertionError("nothing is sent")
 
-    scope = {"type": "http", "headers": list((headers or {}).items())}
-    await BodyLimit(app, max_bytes=limit)(scope, receive, send)
+    scope = {"type": "http", "path": "/", "headers": list((headers or {}).items())}
+    await BodyLimit(app, max_bytes=limit, larger={}, timeout_s=timeout_s)(scope, receive, send)
     return bytes(received)
 
 
@@ -110,8 +111,13 @@ async def test_an_announced_length_over_the_bound_is_refused_before_anything_is_
         await run(5, [], {b"content-length": b"6"})
 
 
-async def test_a_body_that_stops_arriving_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "BODY_TIMEOUT_S", 0)
+@pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"br", b"zstd", b"GZIP, identity", b""])
+async def test_a_body_that_is_packed_is_refused_before_anything_is_read(coding: bytes) -> None:
+    with pytest.raises(WrongMediaType):
+        await run(5, [], {b"content-encoding": coding})
+
+
+async def test_a_body_that_stops_arriving_is_given_up() -> None:
     with pytest.raises(HTTPException) as caught:
-        await run(5, [])
+        await run(5, [], timeout_s=0)
     assert caught.value.status_code == 408

@@ -1,13 +1,15 @@
 """Access tokens: what is issued is accepted, and nothing else is."""
 
+import hmac
 import json
 import time
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from taskflow_core import tokens
 from taskflow_core.errors import InvalidToken
@@ -46,9 +48,44 @@ def unsigned(token: str) -> str:
     return urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode() + f".{claims}."
 
 
+def encoded(part: object) -> str:
+    return urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
+def decoded(part: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(urlsafe_b64decode(part + "=="))
+    return found
+
+
+def header_changed(*, secret: bytes = SECRET, **changes: object) -> str:
+    """Return the token with another header, and the signature of a secret, ours by default, over it."""
+    header, claims, _ = forged().split(".")
+    signed = f"{encoded(decoded(header) | changes)}.{claims}"
+    signature = urlsafe_b64encode(hmac.digest(secret, signed.encode(), "sha256")).rstrip(b"=").decode()
+    return f"{signed}.{signature}"
+
+
+def tampered() -> str:
+    """Return the token of an OPERATOR as an ADMIN's, under the signature it had."""
+    header, claims, signature = forged().split(".")
+    return f"{header}.{encoded(decoded(claims) | {'role': 'ADMIN'})}.{signature}"
+
+
+def asymmetric(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, algorithm: str) -> str:
+    """Return a token that names our kid and is signed by a key pair of the attacker's."""
+    _, claims, _ = forged().split(".")
+    headers = {"typ": "at+jwt", "kid": Keyring([SECRET]).signing_key[0]}
+    return jwt.encode(decoded(claims), key, algorithm=algorithm, headers=headers)
+
+
 def test_a_token_names_its_user_role_and_version() -> None:
     identity = issuer().verify(issuer().issue(USER, session_id=SESSION))
     assert (identity.actor.user_id, identity.actor.role, identity.token_version) == (USER.id, Role.OPERATOR, 3)
+
+
+def test_a_token_of_the_version_before_has_no_session_and_is_accepted() -> None:
+    assert issuer().verify(forged()).session_id == SESSION
+    assert issuer().verify(forged(lambda claims: claims.pop("sid"))).session_id is None
 
 
 def test_two_tokens_of_one_user_differ() -> None:
@@ -79,6 +116,9 @@ def test_a_token_without_a_claim_is_refused(claim: str) -> None:
         pytest.param({"sub": "ada"}, id="sub is no id"),
         pytest.param({"sub": 7}, id="sub is a number"),
         pytest.param({"role": "ROOT"}, id="an unknown role"),
+        pytest.param({"sid": "x"}, id="sid is no id"),
+        pytest.param({"sid": 7}, id="sid is a number"),
+        pytest.param({"aud": ["taskflow-api", 7]}, id="aud holds a number"),
         pytest.param({"tv": "3"}, id="tv is text"),
         pytest.param({"tv": True}, id="tv is a bool"),
     ],
@@ -94,6 +134,26 @@ def test_a_token_with_a_wrong_claim_is_refused(change: dict[str, object]) -> Non
         pytest.param(forged(secret=OTHER), id="signed by another secret under our kid"),
         pytest.param(forged(kid="unknown"), id="unknown kid"),
         pytest.param(forged(kid=""), id="empty kid"),
+        pytest.param(header_changed(secret=b"", kid="/dev/null"), id="kid the path of an empty file"),
+        pytest.param(header_changed(secret=b"", kid="../../../../dev/null"), id="kid a relative path"),
+        pytest.param(forged(secret=OTHER, kid="' UNION SELECT 'o"), id="kid an SQL injection"),
+        pytest.param(forged(secret=OTHER, kid="https://example.org/keys"), id="kid an address"),
+        pytest.param(forged(secret=OTHER, jwk={"kty": "oct", "k": "b28"}), id="the key in the header"),
+        pytest.param(forged(secret=OTHER, jku="https://example.org/keys"), id="the key's address in the header"),
+        pytest.param(forged(secret=OTHER, x5u="https://example.org/cert"), id="a certificate's address in the header"),
+        pytest.param(forged(secret=OTHER, kid=Keyring([OTHER]).signing_key[0]), id="a kid that fits another's secret"),
+        pytest.param(forged(crit=["exp"]), id="an extension that must be understood"),
+        pytest.param(
+            asymmetric(rsa.generate_private_key(65537, 2048), "RS256"), id="signed with an RSA key of the attacker's"
+        ),
+        pytest.param(
+            asymmetric(ec.generate_private_key(ec.SECP256R1()), "ES256"), id="signed with an EC key of the attacker's"
+        ),
+        pytest.param(header_changed(alg="RS256"), id="HS256 called RS256"),
+        pytest.param(header_changed(alg="NONE"), id="alg NONE"),
+        pytest.param(header_changed(alg=["HS256"]), id="alg a list"),
+        pytest.param(tampered(), id="another role under the old signature"),
+        pytest.param(forged().replace(".", ".."), id="an empty part"),
         pytest.param(forged(typ="JWT"), id="another typ"),
         pytest.param(forged(algorithm="HS512"), id="another algorithm of the same key"),
         pytest.param(unsigned(forged()), id="alg none"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from taskflow_cli.failures import BadInput
-from taskflow_cli.location import DEFAULT_URL, locate
+from taskflow_cli.location import DEFAULT_URL, Location, locate
 
 
 def write_platform(folder: Path, document: object) -> None:
@@ -15,31 +15,35 @@ def write_platform(folder: Path, document: object) -> None:
 def test_the_option_goes_before_the_environment_and_the_folder(tmp_path: Path) -> None:
     write_platform(tmp_path, {"api_url": "http://127.0.0.1:7001"})
     environ = {"TASKFLOW_API_URL": "http://env.example.com"}
-    assert locate("http://option.example.com/", environ=environ, folder=tmp_path) == (
-        "http://option.example.com",
-        "--api",
-    )
+    found = locate("http://option.example.com/", environ=environ, folder=tmp_path)
+    assert found == Location("http://option.example.com", "--api")
 
 
 def test_the_environment_goes_before_the_folder(tmp_path: Path) -> None:
     write_platform(tmp_path, {"api_url": "http://127.0.0.1:7001"})
-    found = locate(None, environ={"TASKFLOW_API_URL": "https://env.example.com:8443"}, folder=tmp_path)
-    assert found == ("https://env.example.com:8443", "TASKFLOW_API_URL")
+    found = locate(
+        None, environ={"HOME": str(tmp_path), "TASKFLOW_API_URL": "https://env.example.com:8443"}, folder=tmp_path
+    )
+    assert found == Location("https://env.example.com:8443", "TASKFLOW_API_URL")
 
 
 def test_the_platform_of_the_folder_goes_before_the_default(tmp_path: Path) -> None:
     write_platform(tmp_path, {"api_url": "http://127.0.0.1:7001"})
-    assert locate(None, environ={}, folder=tmp_path) == ("http://127.0.0.1:7001", ".taskflow/platform.json")
+    assert locate(None, environ={"HOME": str(tmp_path)}, folder=tmp_path) == Location(
+        "http://127.0.0.1:7001", ".taskflow/platform.json"
+    )
 
 
 def test_without_any_word_the_default_holds(tmp_path: Path) -> None:
-    assert locate(None, environ={"TASKFLOW_API_URL": ""}, folder=tmp_path) == (DEFAULT_URL, "the default")
+    assert locate(None, environ={"HOME": str(tmp_path), "TASKFLOW_API_URL": ""}, folder=tmp_path) == Location(
+        DEFAULT_URL, "the default"
+    )
 
 
 def test_a_folder_cannot_send_tokens_to_another_machine(tmp_path: Path) -> None:
     write_platform(tmp_path, {"api_url": "http://collector.example.com"})
     with pytest.raises(BadInput, match="is not on this machine"):
-        locate(None, environ={}, folder=tmp_path)
+        locate(None, environ={"HOME": str(tmp_path)}, folder=tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"api_url": ""}', "\xff"], ids=["broken", "list", "empty", "no UTF-8"])
@@ -47,7 +51,7 @@ def test_a_damaged_platform_file_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / ".taskflow").mkdir()
     (tmp_path / ".taskflow/platform.json").write_text(content, encoding="latin-1")
     with pytest.raises(BadInput, match=r"platform\.json"):
-        locate(None, environ={}, folder=tmp_path)
+        locate(None, environ={"HOME": str(tmp_path)}, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -65,13 +69,13 @@ def test_a_damaged_platform_file_is_named(tmp_path: Path, content: str) -> None:
 )
 def test_what_is_no_address_is_refused_with_its_source(tmp_path: Path, url: str) -> None:
     with pytest.raises(BadInput, match=r"--api: .* is not the address of an API") as caught:
-        locate(url, environ={}, folder=tmp_path)
+        locate(url, environ={"HOME": str(tmp_path)}, folder=tmp_path)
     assert DEFAULT_URL in caught.value.hint
 
 
 @pytest.mark.parametrize("url", ["http://host:9000", "http://host:9000/", "http://host:9000/api/v1/"])
 def test_the_base_path_may_be_given_or_not(tmp_path: Path, url: str) -> None:
-    assert locate(url, environ={}, folder=tmp_path).url == "http://host:9000"
+    assert locate(url, environ={"HOME": str(tmp_path)}, folder=tmp_path).url == "http://host:9000"
 
 
 @pytest.mark.parametrize(
@@ -85,4 +89,4 @@ def test_the_base_path_may_be_given_or_not(tmp_path: Path, url: str) -> None:
     ],
 )
 def test_loopback_addresses_are_known(tmp_path: Path, url: str, expected: bool) -> None:
-    assert locate(url, environ={}, folder=tmp_path).is_loopback is expected
+    assert locate(url, environ={"HOME": str(tmp_path)}, folder=tmp_path).is_loopback is expected

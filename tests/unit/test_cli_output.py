@@ -6,7 +6,7 @@ import pytest
 
 from taskflow_cli.display import Lines, standing
 from taskflow_cli.output import age, print_json_array, print_task
-from taskflow_cli.wire import Task
+from taskflow_client.models import Task
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ def task(**changes: Any) -> Task:
     [(-5, "0s"), (59, "59s"), (60, "1m"), (3_599, "59m"), (7_200, "2h"), (172_800, "2d")],
 )
 def test_an_age_is_told_in_its_largest_whole_unit(seconds: int, expected: str) -> None:
-    assert age((NOW - timedelta(seconds=seconds)).isoformat(), now=NOW) == expected
+    assert age(NOW - timedelta(seconds=seconds), now=NOW) == expected
 
 
 @pytest.mark.parametrize("documents", [[], [{"a": 1}], [{"a": "é"}, {"b": None}]])

@@ -86,9 +86,10 @@ def test_each_process_gets_the_secrets_it_needs_and_no_other() -> None:
         for name, template in templates().items()
     }
     both = {"TASKFLOW_DATABASE_URL", "TASKFLOW_REDIS_URL"}
+    webhooks = {"TASKFLOW_WEBHOOK_KEY", "TASKFLOW_WEBHOOK_PREVIOUS_KEY"}
     assert held == {
-        "api": both | {"TASKFLOW_JWT_SECRET", "TASKFLOW_JWT_PREVIOUS_SECRET"},
-        "scheduler": both,
+        "api": both | {"TASKFLOW_JWT_SECRET", "TASKFLOW_JWT_PREVIOUS_SECRET"} | webhooks,
+        "scheduler": both | webhooks,
         "worker": both,
         "migrate": both,
     }

@@ -26,6 +26,7 @@ class Retention:
             failed=timedelta(days=settings.retain_failed_days),
             canceled=timedelta(days=settings.retain_canceled_days),
         )
+        self._keep_events = timedelta(days=settings.retain_security_events_days)
         self._keep_deliveries = timedelta(days=settings.retain_deliveries_days)
         self._archive = settings.archive_dir
         self._after = START
@@ -49,10 +50,15 @@ class Retention:
         return True
 
     async def _end_pass(self, connection: AsyncConnection[Any]) -> bool:
-        keys = await retention.delete_expired_keys(connection)
-        tokens = await retention.delete_ended_tokens(connection)
-        sent = await retention.delete_old_deliveries(connection, before=utc_now() - self._keep_deliveries)
-        counts = {"idempotency_keys": keys, "refresh_tokens": tokens, "webhook_deliveries": sent}
+        counts = {
+            "idempotency_keys": await retention.delete_expired_keys(connection),
+            "refresh_tokens": await retention.delete_ended_tokens(connection),
+            "security_events": await retention.delete_old_security_events(connection, kept=self._keep_events),
+            "api_keys": await retention.delete_ended_api_keys(connection, kept=self._keep_events),
+            "webhook_deliveries": await retention.delete_old_deliveries(
+                connection, before=utc_now() - self._keep_deliveries
+            ),
+        }
         if self._deleted or any(counts.values()):
             log.info("retention.deleted", tasks=self._deleted, **counts)
         self._deleted = 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes
-import logging
 import random
 import re
 import threading
@@ -102,7 +101,7 @@ class Run:
         if self._log is None:
             config = structlog.get_config()
             self._log = structlog.wrap_logger(
-                logging.getLogger("taskflow.handler"),
+                None,  # the configured one
                 processors=[self._keep_line, *config["processors"]],
                 wrapper_class=config["wrapper_class"],
             ).bind(task_id=str(self.task_id), attempt=self.attempt)

@@ -18,7 +18,7 @@ from taskflow_core.models.access import ApiKey
 
 PREFIX = "/api/v1/api-keys"
 
-router = APIRouter(prefix=PREFIX, tags=["api keys"])
+router = APIRouter(prefix=PREFIX, tags=["api-keys"])
 
 
 @router.post("", status_code=201, responses={201: {"model": CreatedApiKey}}, openapi_extra=takes(NewApiKeyBody))

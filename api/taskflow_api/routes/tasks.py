@@ -1,68 +1,36 @@
-"""/tasks: create, read, list, cancel, retry, and what a task left behind."""
+"""/tasks: list, cancel, retry, and what a task left behind."""
 
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from taskflow_api import cursors
-from taskflow_api.body import read
-from taskflow_api.conditions import IfMatch, IfNoneMatch, unchanged
+from taskflow_api.conditions import IfMatch
 from taskflow_api.dependencies import CurrentActor, Opened, Session
 from taskflow_api.filters import task_filter
-from taskflow_api.idempotency import REPLAYED, IdempotencyKey
-from taskflow_api.openapi import takes
-from taskflow_api.rendering import attempt_body, respond, task_body, task_response, to_json
+from taskflow_api.rendering import attempt_body, respond, task_body, task_response
 from taskflow_api.schemas.tasks import (
     MAX_ROWS,
     AttemptList,
     Counting,
     FileList,
     ListQuery,
-    NewTaskBody,
     TaskList,
     TaskResource,
 )
-from taskflow_core import files, idempotency, listing, tasks
+from taskflow_core import files, listing, tasks
 from taskflow_core.clock import utc_now
 from taskflow_core.errors import FieldProblem, Invalid
-from taskflow_core.handlers import TaskType
 from taskflow_core.listing import Total
-from taskflow_core.tasks import NewTask
-from taskflow_core.validation import checked_payload, known_type
 
 PREFIX = "/api/v1/tasks"
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
 BINARY = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 
 router = APIRouter(prefix=PREFIX, tags=["tasks"])
-
-
-@router.post("", status_code=201, responses={201: {"model": TaskResource}}, openapi_extra=takes(NewTaskBody))
-async def create(
-    request: Request, opened: Opened, actor: CurrentActor, session: Session, key: IdempotencyKey
-) -> Response:
-    """Create a task. It is stored when this answers 201, and runs at least once."""
-    body = await read(request, NewTaskBody)
-    now = utc_now()
-    new = _new_task(body, known_type(opened.registry, body.type), now=now)
-    if key is not None:
-        digest = idempotency.hash_of("create task", body.model_dump(mode="json", exclude_unset=True))
-        stored = await idempotency.claim(session, key, actor=actor, request_hash=digest)
-        if stored is not None:
-            return _created(stored, headers=REPLAYED)
-    task = await tasks.create(session, new, actor=actor, max_pending=opened.settings.max_pending_tasks)
-    answer = task_body(task, now=now)
-    if key is not None:
-        await idempotency.keep(session, key, actor=actor, task_id=task.id, response=to_json(answer))
-    await session.commit()
-    await opened.queue.deliver([task])
-    opened.metrics.task_created(task.type)
-    return _created(answer)
 
 
 @router.get("", responses={200: {"model": TaskList}})
@@ -93,13 +61,6 @@ async def list_tasks(
         "limit": query.limit,
     }
     return respond(body)
-
-
-@router.get("/{task_id}", responses=ONE)
-async def get(task_id: UUID, actor: CurrentActor, session: Session, known: IfNoneMatch) -> Response:
-    """Return one task, or 304 if the client holds this version of it."""
-    task = await tasks.get(session, task_id, actor=actor)
-    return unchanged(task.row_version, known) or task_response(task, now=utc_now())
 
 
 @router.post("/{task_id}:cancel", responses=ONE)
@@ -144,26 +105,6 @@ async def download_file(task_id: UUID, name: str, opened: Opened, actor: Current
     }
     pieces = files.read(opened.sessions, task_id, name, actor=actor)
     return StreamingResponse(pieces, headers=headers, media_type=entry.media_type)
-
-
-def _created(answer: dict[str, Any], *, headers: dict[str, str] | None = None) -> Response:
-    about = {"ETag": f'"{answer["version"]}"', "Location": f"{PREFIX}/{answer['id']}"}
-    return respond(answer, status=201, headers=about | (headers or {}))
-
-
-def _new_task(body: NewTaskBody, kind: TaskType, *, now: datetime) -> NewTask:
-    return NewTask(
-        type=kind.name,
-        payload=checked_payload(kind, body.payload),
-        title=body.title,
-        queue=body.queue,
-        priority=body.priority,
-        run_at=body.run_at if body.delay_s is None else now + timedelta(seconds=body.delay_s),
-        max_attempts=body.max_attempts,
-        timeout_s=body.timeout_s or kind.timeout_s,
-        dedup_key=body.dedup_key,
-        tags=body.tags,
-    )
 
 
 def _check_page(query: ListQuery, page: int) -> None:

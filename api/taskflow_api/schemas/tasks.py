@@ -12,11 +12,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SkipValidation,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.listing import Order
 
@@ -27,6 +29,7 @@ MAX_DELAY_S = 10 * 366 * 86_400
 EARLIEST = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_ROWS = 10_000
+MAX_BATCH = 1000
 
 
 def _without_repeats(tags: list[str]) -> list[str]:
@@ -75,6 +78,49 @@ class NewTaskBody(TaskTemplate):
 
     run_at: Moment | None = None
     delay_s: Delay | None = None
+
+
+class TaskState(StrEnum):
+    """What a task is shown as: its status, with two states that are computed."""
+
+    SCHEDULED = "SCHEDULED"
+    PENDING = "PENDING"
+    RETRYING = "RETRYING"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+class BatchBody(BaseModel):
+    """POST /tasks:batch. Each item is checked for itself, so that a wrong one does not fail the others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    items: list[SkipValidation[NewTaskBody]] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class CreatedTask(BaseModel):
+    """What a batch says of a task that it made; GET /tasks/{id} tells the rest."""
+
+    id: UUID
+    state: TaskState
+    version: int
+
+
+class BatchItem(BaseModel):
+    """What became of an item: `status` is what POST /tasks would have answered, with the task or the problem."""
+
+    status: int
+    task: CreatedTask | None = None
+    problem: ProblemDocument | None = None
+
+
+class BatchResult(BaseModel):
+    """What became of each item, in their order, and how many tasks were made."""
+
+    created: int
+    items: list[BatchItem]
 
 
 class Changes(BaseModel):
@@ -201,18 +247,6 @@ class BulkRetryResult(BaseModel):
 
     retried: int
     skipped: int
-
-
-class TaskState(StrEnum):
-    """What a task is shown as: its status, with two states that are computed."""
-
-    SCHEDULED = "SCHEDULED"
-    PENDING = "PENDING"
-    RETRYING = "RETRYING"
-    RUNNING = "RUNNING"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELED = "CANCELED"
 
 
 class TaskResource(BaseModel):

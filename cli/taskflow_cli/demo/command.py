@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from taskflow_cli.connection import client_of
 from taskflow_cli.failures import BadInput
 from taskflow_cli.location import PLATFORM_FILE, Location, locate, read_platform
 from taskflow_cli.options import RUN_PANEL, Api, examples
@@ -67,9 +68,8 @@ def _start(stack: ExitStack, data_dir: Path | None) -> tuple[Location, dict[str,
 
 
 def _play(location: Location, state: dict[str, Any]) -> bool:
-    from taskflow_cli.client import Client
     from taskflow_cli.demo.scenario import play
 
     is_ours = state.get("api_url") == location.url and "mail_dir" in state
-    with Client(location) as client:
+    with client_of(location) as client:
         return play(client, mail_dir=Path(state["mail_dir"]) if is_ours else None, folder=FOLDER)

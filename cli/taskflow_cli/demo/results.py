@@ -6,9 +6,9 @@ from email.parser import BytesParser
 from pathlib import Path
 from typing import Any
 
-from taskflow_cli.client import Client
 from taskflow_cli.output import say
-from taskflow_cli.wire import Task
+from taskflow_client.models import Task
+from taskflow_client.sync import TaskFlow
 
 SHOWN_HEADERS = ("From", "To", "Subject", "Date", "Message-ID")
 SHOWN_LINES = 4
@@ -34,11 +34,11 @@ def print_mail(result: dict[str, Any], *, mail_dir: Path | None) -> bool:
     return True
 
 
-def print_files(client: Client, task: Task, *, folder: Path) -> bool:
+def print_files(client: TaskFlow, task: Task, *, folder: Path) -> bool:
     """Download the task's files into `folder` and print them; return whether there are any."""
-    files = client.files(task.id)
+    files = client.tasks.files(task.id)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [client.download(task.id, file, folder) for file in files]
+    paths = [client.tasks.save(task.id, file.name, folder) for file in files]
     for path, file in zip(paths, files, strict=True):
         say(f"  {path.stat().st_size:>8} bytes  {path}  ({file.media_type})")
     for path in paths:

@@ -6,18 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taskflow_cli.client import Client
 from taskflow_cli.demo import results, source
 from taskflow_cli.display import live_display
 from taskflow_cli.following import follow
 from taskflow_cli.output import say
-from taskflow_cli.wire import Task
-from taskflow_core.lifecycle import TaskStatus
+from taskflow_client.models import Task
+from taskflow_client.sync import TaskFlow
 
 DEADLINE_S = 60.0
 
 
-def play(client: Client, *, mail_dir: Path | None, folder: Path) -> bool:
+def play(client: TaskFlow, *, mail_dir: Path | None, folder: Path) -> bool:
     """Run the demo and print what came of it; return whether everything did as it should.
 
     `mail_dir` is where the platform's mail catcher stores mail, if known; reports are stored in `folder`.
@@ -25,9 +24,9 @@ def play(client: Client, *, mail_dir: Path | None, folder: Path) -> bool:
     until = time.monotonic() + DEADLINE_S
     email = f"demo-{secrets.token_hex(4)}@example.com"
     password = secrets.token_urlsafe(24)
-    client.register(email, password)
-    client.login(email, password)
-    say(f"Registered {email} at {client.location.url}.")
+    client.account.register(email, password)
+    client.account.login(email, password)
+    say(f"Registered {email} at {client.connection.url}.")
     with source.serving() as server:
         say(f"Serving {source.RECORDS} records in {source.PAGES} pages at {server.url}.\n")
         sync = sync_request(server.url)
@@ -78,9 +77,9 @@ def sync_request(url: str) -> dict[str, Any]:
     }
 
 
-def _run(client: Client, requests: Sequence[dict[str, Any]], *, until: float) -> list[Task]:
+def _run(client: TaskFlow, requests: Sequence[dict[str, Any]], *, until: float) -> list[Task]:
     """Submit the requests and return their tasks once all have ended, in the same order."""
-    tasks = {task.id: task for task in [client.submit(request) for request in requests]}
+    tasks = {task.id: task for task in [client.tasks.create(**request) for request in requests]}
     with live_display() as display:
         for task in follow(client, list(tasks), timeout_s=max(0.0, until - time.monotonic())):
             tasks[task.id] = task
@@ -88,9 +87,9 @@ def _run(client: Client, requests: Sequence[dict[str, Any]], *, until: float) ->
     return list(tasks.values())
 
 
-def _show(client: Client, task: Task, *, mail_dir: Path | None, folder: Path) -> bool:
+def _show(client: TaskFlow, task: Task, *, mail_dir: Path | None, folder: Path) -> bool:
     say(f"{task.type} {task.id} is {task.state}.")
-    if task.status is not TaskStatus.COMPLETED or task.result is None:
+    if task.status != "COMPLETED" or task.result is None:
         results.print_error(task)
         return False
     if task.type == "EMAIL":

@@ -8,7 +8,7 @@ from uuid import UUID
 from taskflow_client.call import Call, given, key_headers, model, raw, segment
 from taskflow_client.models import (
     Attempt,
-    BatchItem,
+    BatchResult,
     BulkCancel,
     BulkRetry,
     Items,
@@ -59,11 +59,11 @@ def create_task(
     return Call("POST", "/tasks", model(Task), body=body, headers=headers, timeout_s=_patience(wait_s))
 
 
-def create_tasks(items: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None) -> Call[Items[BatchItem]]:
+def create_batch_tasks(items: Iterable[Mapping[str, Any]], *, idempotency_key: str | None = None) -> Call[BatchResult]:
     """Create up to 1,000 tasks from bodies like that of one; each item has its result, in the same order."""
     body = {"items": [given(**item) for item in items]}
     headers = key_headers(idempotency_key)
-    return Call("POST", "/tasks:batch", model(Items[BatchItem]), body=body, headers=headers, timeout_s=60)
+    return Call("POST", "/tasks:batch", model(BatchResult), body=body, headers=headers, timeout_s=60)
 
 
 def get_task(task_id: Id, *, wait_s: int | None = None) -> Call[Task]:

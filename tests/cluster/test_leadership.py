@@ -1,0 +1,108 @@
+"""Two real operators over one Lease, with the real scaler and a real Valkey: killed, stopped, robbed of the lease."""
+
+import asyncio
+import signal
+import time
+import urllib.request
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from children import Child
+from cluster.api_server import ApiServer
+from cluster.conftest import OPERATOR
+from cluster.world import Cluster
+from taskflow_cli.embedded.ports import free_port
+from taskflow_core.probes import Pulse
+from taskflow_operator.cluster import KubernetesApi
+from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, LEASE, Body
+from taskflow_operator.lease import Lease, LeaseLost
+from waiting import eventually
+
+INTERNAL: dict[str, Any] = {"autoscaling": {"minReplicas": 2, "pollingIntervalSeconds": 1}}
+
+
+def operator(server: ApiServer, cluster: Cluster, folder: Path, number: int) -> tuple[Child, int]:
+    """Start an operator's process; return it and the port of its probes."""
+    port = free_port()
+    env = {
+        "KUBECONFIG": str(server.kubeconfig(OPERATOR)),
+        "TASKFLOW_WATCH_NAMESPACES": cluster.namespace,
+        "TASKFLOW_LEASE_NAME": cluster.namespace,
+        "TASKFLOW_PROBE_PORT": str(port),
+    }
+    return Child("taskflow_operator", env, folder / f"operator-{number}.log"), port
+
+
+def answer(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+        text: str = reply.read().decode()
+        return text
+
+
+def worker(cluster: Cluster) -> Body:
+    return cluster.get(DEPLOYMENT, "shop-worker") or {"spec": {"replicas": 0}}
+
+
+def in_service(cluster: Cluster) -> bool:
+    cluster.end_jobs()
+    cluster.get_ready()
+    return cluster.is_so("Ready", "True") and cluster.is_so("BrokerReachable", "True")
+
+
+def test_when_the_leader_is_killed_the_next_takes_over_and_scales_nothing_twice(
+    api_server: ApiServer, cluster: Cluster, redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.secret("redis", url=redis_url)
+    cluster.create(workers=INTERNAL)
+    first, _ = operator(api_server, cluster, tmp_path, 1)
+    second = None
+    try:
+        first.wait_for("operator.leading")
+        second, port = operator(api_server, cluster, tmp_path, 2)
+        second.wait_for("operator.started")
+        eventually(lambda: in_service(cluster) and worker(cluster)["spec"]["replicas"] == 2, timeout=60)
+        before = worker(cluster)["metadata"]["generation"]
+        assert not second.said("lease.acquired")
+        assert "taskflow_operator_leader 0.0" in answer(port, "/metrics")
+        first.kill(signal.SIGKILL)
+        killed_at = time.monotonic()
+        eventually(partial(second.said, "operator.leading"), timeout=60)
+        waited = time.monotonic() - killed_at
+        cluster.patch(CLUSTER, "shop", {"spec": {"api": {"replicas": 3}}})
+        eventually(lambda: (cluster.get(DEPLOYMENT, "shop-api") or {})["spec"]["replicas"] == 3)
+        assert worker(cluster)["metadata"]["generation"] == before
+        assert answer(port, "/health/live") == "ok\n"
+        assert "taskflow_operator_leader 1.0" in answer(port, "/metrics")
+        assert second.stop() == 0, second.log.read_text()
+        lease = api_server.kubectl("get", "lease", cluster.namespace, "-n", "default", "-o", "jsonpath={.spec}")
+        assert '"holderIdentity":""' in lease.stdout
+    finally:
+        for child in filter(None, (first, second)):
+            child.kill()
+            child.process.wait(timeout=10)
+    with capsys.disabled():
+        print(f"\nthe next operator led {waited:.1f} s after the first was killed; 0 scalings by it")  # noqa: T201 figures
+
+
+def candidate(api: KubernetesApi, name: str, identity: str) -> Lease:
+    return Lease(api, namespace="default", name=name, identity=identity, pulse=Pulse(lease=60.0))
+
+
+async def test_a_lease_that_is_given_back_is_taken_at_once(kubernetes: KubernetesApi, cluster: Cluster) -> None:
+    first, second = (candidate(kubernetes, cluster.namespace, name) for name in ("first", "second"))
+    await first.acquire()
+    assert first.is_held()
+    await first.release()
+    assert not first.is_held()
+    await asyncio.wait_for(second.acquire(), 10)
+
+
+async def test_a_holder_that_finds_another_in_its_place_gives_up(kubernetes: KubernetesApi, cluster: Cluster) -> None:
+    first = candidate(kubernetes, cluster.namespace, "first")
+    await first.acquire()
+    await kubernetes.merge(LEASE, "default", cluster.namespace, {"spec": {"holderIdentity": "a usurper"}})
+    with pytest.raises(LeaseLost):
+        await asyncio.wait_for(first.keep(), 30)
