@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
@@ -155,4 +157,13 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    return describe(error).response(request.state.request_id)
+    problem = describe(error)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = _methods_of(request)
+    return problem.response(request.state.request_id)
+
+
+def _methods_of(request: Request) -> str:
+    """Return the methods that the address knows; the framework names those of the first route alone."""
+    routes = [route for route in request.app.router.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in getattr(route, "methods", None) or ()}))
