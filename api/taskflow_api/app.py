@@ -1,7 +1,7 @@
 """Builds the application; nothing is opened before its lifespan starts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Match, Route, Router
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
@@ -165,5 +165,14 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 def _methods_of(request: Request) -> str:
     """Return the methods that the address knows; the framework names those of the first route alone."""
-    routes = [route for route in request.app.router.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted({method for route in routes for method in getattr(route, "methods", None) or ()}))
+    found = [route for route in _routes(request.app.router) if route.matches(request.scope)[0] is not Match.NONE]
+    closest = max((route.path for route in found), key=len, default="")  # a verb's address fits a bare id's, too
+    return ", ".join(sorted({method for route in found if route.path == closest for method in route.methods or ()}))
+
+
+def _routes(router: Router) -> Iterator[Route]:
+    for route in router.routes:
+        if isinstance(route, Route):
+            yield route
+        elif isinstance(included := getattr(route, "original_router", None), Router):
+            yield from _routes(included)
