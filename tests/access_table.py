@@ -34,7 +34,7 @@ def operator(scope: str) -> Need:
 
 NEEDS: dict[tuple[str, str], Need] = {
     ("GET", "/docs"): OPEN,
-    ("GET", "/docs/oauth2-redirect"): OPEN,
+    ("GET", "/docs/style.css"): OPEN,
     ("GET", "/openapi.json"): OPEN,
     ("GET", "/health/live"): OPEN,
     ("GET", "/health/ready"): OPEN,

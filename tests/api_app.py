@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient, Response
 from pydantic import BaseModel, SecretStr
 from sqlalchemy import text, update
@@ -70,6 +71,7 @@ class Api:
 
     client: AsyncClient
     resources: Resources
+    app: FastAPI
 
     async def login(self, email: str, password: str = PASSWORD) -> Response:
         return await self.client.post("/api/v1/auth/login", json={"email": email, "password": password})
@@ -128,4 +130,4 @@ async def running_api(settings: ApiSettings, registry: Registry = REGISTRY) -> A
         app.router.lifespan_context(app),
         AsyncClient(transport=transport, base_url="http://taskflow.test") as client,
     ):
-        yield Api(client, app.state.resources)
+        yield Api(client, app.state.resources, app)

@@ -1,5 +1,6 @@
 """A database in which every legal thing has happened to some task."""
 
+import time
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -42,7 +43,7 @@ class History:
         await self.finish(claimed, ending)
 
     async def finish(self, claimed: Claimed, ending: Ending) -> None:
-        line = LogLine("info", "over")
+        line = LogLine(1, time.monotonic(), "info", "over", {})
         assert await leases.finish(self.connection, [Finished(claimed, ending, [line])], worker=WORKER) == {claimed.id}
 
     async def lose(self, name: str) -> None:

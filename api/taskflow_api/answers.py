@@ -36,6 +36,10 @@ def _starts_tasks(operation: Operation) -> bool:
     return operation.has_body and operation.resource in {"tasks", "schedules"}
 
 
+def _streams(operation: Operation) -> bool:
+    return operation.has("header", "Last-Event-ID")
+
+
 # Where a status can be the answer at all.
 STATUSES: dict[int, Rule] = {
     400: _has_body,
@@ -63,6 +67,8 @@ CODES: dict[str, Rule] = {
     "insufficient_scope": lambda operation: operation.resource not in CLOSED_TO_KEYS,
     "last_admin": lambda operation: operation.resource == "admin",
     "not_configured": lambda operation: operation.resource == "webhooks",
+    "no_stream_free": _streams,
+    "too_many_streams": _streams,
     "unknown_type": _starts_tasks,
 }
 HEADERS: dict[str, dict[str, Any]] = {

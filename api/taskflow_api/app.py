@@ -16,6 +16,7 @@ from starlette.routing import Match, Route, Router
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.feed import Feed
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import describe_api, operation_id
@@ -29,6 +30,7 @@ from taskflow_api.routes import (
     creation,
     docs,
     editing,
+    events,
     health,
     queues,
     reading,
@@ -52,6 +54,7 @@ from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
+from taskflow_core.sharing import Shared
 from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
@@ -64,6 +67,7 @@ ROUTES = (
     bulk,
     tasks,
     editing,
+    events,
     task_types,
     schedules,
     webhooks,
@@ -100,7 +104,8 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
         timeout_s=settings.body_timeout_s,
     )
     app.add_middleware(RequestTrail, metrics=metrics)
-    app.router.routes.extend((*creation.ROUTES, *reading.ROUTES))  # first: the busiest are found at once
+    for busy in (creation, reading):  # first, and not included: they are found at once, without FastAPI's detours
+        app.router.routes.extend(busy.router.routes)
     for module in ROUTES:
         app.include_router(module.router)
     return app
@@ -109,46 +114,56 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
 def _lifespan(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Lifespan:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
-        redis = connect_redis(settings)
-        passwords = Passwords(rounds=settings.bcrypt_rounds)
-        sessions = create_sessions(engine)
-        keyring = _keyring(settings)
-        queue = DeliveryQueue(redis)
-        tasks_by_id = Reading(settings)
-        intake = Intake(settings, queue, max_pending=settings.max_pending_tasks)
-        tokens = AccessTokens(
-            keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
-        )
-        app.state.resources = Resources(
-            settings=settings,
-            engine=engine,
-            sessions=sessions,
-            redis=redis,
-            queue=queue,
-            intake=intake,
-            reading=tasks_by_id,
-            registry=registry,
-            keyring=keyring,
-            tokens=tokens,
-            admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
-            passwords=passwords,
-            throttle=LoginThrottle(redis),
-            metrics=metrics,
-            limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
-            recent=Recent(keep_s=RECENT_S),
-            revisions=await asyncio.to_thread(schema.revisions),
-        )
+        revisions = await asyncio.to_thread(schema.revisions)
+        opened = app.state.resources = _open(settings, registry, metrics, revisions)
         try:
             yield
         finally:
-            await intake.close()
-            await tasks_by_id.close()
-            passwords.close()
-            await redis.aclose()
-            await engine.dispose()
+            await _close(opened)
 
     return lifespan
+
+
+def _open(settings: ApiSettings, registry: Registry, metrics: Metrics, revisions: list[str]) -> Resources:
+    """Make what requests share; nothing is connected before it is used."""
+    engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
+    sessions = create_sessions(engine)
+    redis = connect_redis(settings)
+    queue = DeliveryQueue(redis)
+    keyring = _keyring(settings)
+    tokens = AccessTokens(
+        keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
+    )
+    return Resources(
+        settings=settings,
+        engine=engine,
+        sessions=sessions,
+        redis=redis,
+        queue=queue,
+        intake=Intake(settings, queue, max_pending=settings.max_pending_tasks),
+        reading=Reading(settings),
+        pages=Shared(),
+        registry=registry,
+        keyring=keyring,
+        tokens=tokens,
+        admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
+        passwords=Passwords(rounds=settings.bcrypt_rounds),
+        throttle=LoginThrottle(redis),
+        metrics=metrics,
+        limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
+        recent=Recent(keep_s=RECENT_S),
+        revisions=revisions,
+        feed=Feed(settings),
+    )
+
+
+async def _close(opened: Resources) -> None:
+    await opened.intake.close()
+    await opened.reading.close()
+    await opened.feed.aclose()
+    opened.passwords.close()
+    await opened.redis.aclose()
+    await opened.engine.dispose()
 
 
 def _keyring(settings: ApiSettings) -> Keyring:

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.requests import Request
 
+from taskflow_api.feed import Feed
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.recent import Recent
@@ -27,6 +28,7 @@ from taskflow_core.queue import DeliveryQueue
 from taskflow_core.reading import Reading
 from taskflow_core.security_events import Origin
 from taskflow_core.settings import ApiSettings
+from taskflow_core.sharing import Shared
 from taskflow_core.tokens import AccessTokens, Identity
 
 
@@ -41,6 +43,7 @@ class Resources:
     queue: DeliveryQueue
     intake: Intake
     reading: Reading
+    pages: Shared[bytes]
     registry: Registry
     keyring: Keyring
     tokens: AccessTokens
@@ -51,6 +54,7 @@ class Resources:
     limiter: RequestLimiter
     recent: Recent
     revisions: list[str]
+    feed: Feed
 
 
 def resources_of(request: Request) -> Resources:
@@ -92,6 +96,7 @@ async def identify(request: Request, opened: Resources) -> Identity:
     identity = await opened.admission.identify(token, method=request.method, path=request.scope["path"])
     request.state.user_id = str(identity.actor.user_id)
     await opened.limiter.enter(request, identity.actor.user_id)
+    request.state.identity = identity
     return identity
 
 

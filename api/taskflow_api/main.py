@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import socket
 import sys
 from types import FrameType
 
@@ -19,12 +20,20 @@ OTHER_FILES = 200  # pools, logs, libraries
 FAILED_TO_START = 3
 
 
+class _Server(uvicorn.Server):
+    """Ends the open streams before it waits for the running requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.resources.feed.close()  # type: ignore[union-attr] # uvicorn's type allows a name, too
+        await super().shutdown(sockets)
+
+
 def main() -> None:
     """Serve until SIGTERM or SIGINT, then let running requests finish for SHUTDOWN_GRACE_S seconds."""
     settings = load_or_exit(ApiSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="api")
     _allow_files(settings.max_connections + OTHER_FILES)
-    server = uvicorn.Server(_config(settings, Registry.load_or_exit()))
+    server = _Server(_config(settings, Registry.load_or_exit()))
     # uvicorn raises the signal again once it has stopped: a stop that went well is status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)

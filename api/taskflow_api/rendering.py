@@ -27,9 +27,9 @@ def to_json(body: Any) -> bytes:
     return orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 
-def task_response(task: Shown, *, now: datetime) -> Response:
+def task_response(task: Shown, *, now: datetime, headers: Mapping[str, str] | None = None) -> Response:
     """Return one task with its version as ETag."""
-    return respond(task_body(task, now=now), headers={"ETag": f'"{task.row_version}"'})
+    return respond(task_body(task, now=now), headers={"ETag": f'"{task.row_version}"', **(headers or {})})
 
 
 def task_state(task: Shown, *, now: datetime) -> TaskState:

@@ -19,6 +19,7 @@ from taskflow_cli import (
     profile,
     queues,
     schedules,
+    simulate,
     tasks,
     webhooks,
     workers,
@@ -58,7 +59,7 @@ def build_app() -> typer.Typer:
     app.callback()(_root)
     running = (processes, demo, audit, chaos)
     working = (tasks, batch, dead_letters, schedules, queues, workers, webhooks)
-    for module in (*running, *working, account, profile, keys, admin, cluster):
+    for module in (*running, *working, account, profile, keys, admin, cluster, simulate):
         module.add_commands(app)
     return app
 

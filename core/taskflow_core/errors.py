@@ -21,9 +21,11 @@ TaskFlowError
 │   └── IdempotencyMismatch  the Idempotency-Key was used with another request
 ├── TooLarge                 a payload or body is over its bound
 ├── TooMany                  a quota or a rate is exhausted
-│   └── RateLimited          the owner sends more requests than they may
+│   ├── RateLimited          the owner sends more requests than they may
+│   └── TooManyStreams       the user has as many open streams as one may have
 └── Unavailable              a dependency is away; come back later
     ├── TimedOut             the database had not done it within its time
+    ├── NoStreamFree         the process has as many open streams as it can, or stops
     └── NotConfigured        the operator has not set this up
 """
 
@@ -204,6 +206,18 @@ class TimedOut(Unavailable):
     """The database was at work, or waited for a lock, for longer than it may; nothing was changed."""
 
     code = "timed_out"
+
+
+class TooManyStreams(TooMany):
+    """The user has as many open streams as one may have."""
+
+    code = "too_many_streams"
+
+
+class NoStreamFree(Unavailable):
+    """The process has as many open streams as it can, or it stops; another may have room."""
+
+    code = "no_stream_free"
 
 
 class NotConfigured(Unavailable):

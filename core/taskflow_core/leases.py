@@ -5,8 +5,9 @@ by the statement that changes the task, so they cannot disagree. Only the databa
 come back means the lease is lost: the caller drops what it has.
 """
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
@@ -45,13 +46,14 @@ class Claimed:
         return self.id, self.fence
 
 
-@dataclass(slots=True)
-class LogLine:
-    """A line that a handler logged."""
+class LogLine(NamedTuple):
+    """A line that a handler logged: its number within the attempt, and when, by time.monotonic()."""
 
+    number: int
+    logged: float
     level: str
     message: str
-    fields: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any]
 
 
 class Finished(NamedTuple):
@@ -161,11 +163,20 @@ WITH d AS (
 SELECT id FROM ended
 """
 
+# Numbered, so that a line whose first writing was not confirmed may be written again.
 LOGS: LiteralString = """
-INSERT INTO task_logs (task_id, attempt, level, message, fields)
-SELECT l.task_id, l.attempt, l.level, l.message, l.fields::jsonb
-FROM unnest(%(ids)s::uuid[], %(attempts)s::int[], %(levels)s::text[], %(messages)s::text[], %(fields)s::text[])
-  AS l(task_id, attempt, level, message, fields)
+INSERT INTO task_logs (task_id, fence, line, attempt, level, message, fields, created_at)
+SELECT l.task_id, l.fence, l.line, l.attempt, l.level, l.message, l.fields::jsonb,
+  clock_timestamp() - make_interval(secs => l.age_s)
+FROM unnest(%(ids)s::uuid[], %(fences)s::bigint[], %(lines)s::int[], %(attempts)s::int[], %(levels)s::text[],
+    %(messages)s::text[], %(fields)s::text[], %(ages)s::float8[])
+  AS l(task_id, fence, line, attempt, level, message, fields, age_s)
+ON CONFLICT (task_id, fence, line) WHERE line IS NOT NULL DO NOTHING
+"""
+# The lock keeps the lease where it is until the lines are there.
+HOLD: LiteralString = """
+SELECT id, fence FROM tasks WHERE id = ANY(%(ids)s::uuid[]) AND worker_id = %(worker)s AND status = 'RUNNING'
+ORDER BY id FOR NO KEY UPDATE
 """
 
 
@@ -277,18 +288,32 @@ def _joined(ids: Iterable[UUID]) -> str:
     return ",".join(map(str, ids))
 
 
-def log_parameters(finished: Iterable[Finished]) -> dict[str, list[Any]] | None:
-    """Return the parameters of LOGS, or None when nothing was logged."""
-    lines = [(item.task, line) for item in finished for line in item.logs]
-    if not lines:
-        return None
+def log_parameters(lines: Sequence[tuple[Claimed, LogLine]]) -> dict[str, Any]:
+    """Return the parameters of LOGS."""
+    now = time.monotonic()
     return {
         "ids": [task.id for task, _ in lines],
+        "fences": [task.fence for task, _ in lines],
+        "lines": [line.number for _, line in lines],
         "attempts": [task.attempt for task, _ in lines],
         "levels": [line.level for _, line in lines],
         "messages": [line.message for _, line in lines],
         "fields": [dumps(line.fields) for _, line in lines],
+        "ages": [now - line.logged for _, line in lines],
     }
+
+
+async def write_lines(
+    connection: AsyncConnection[Any], lines: Sequence[tuple[Claimed, LogLine]], *, worker: str
+) -> None:
+    """Write lines of running attempts, each once however often it is written; those of a lost lease are dropped."""
+    ids = list({task.id for task, _ in lines})
+    async with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(HOLD, {"ids": ids, "worker": worker})
+        held = set(await cursor.fetchall())
+        kept = [(task, line) for task, line in lines if task.key in held]
+        if kept:
+            await cursor.execute(LOGS, log_parameters(kept))
 
 
 async def finish(connection: AsyncConnection[Any], finished: Sequence[Finished], *, worker: str) -> set[UUID]:
@@ -298,9 +323,9 @@ async def finish(connection: AsyncConnection[Any], finished: Sequence[Finished],
         return {row[0] for row in await (await connection.execute(FINISH, parameters)).fetchall()}
     async with connection.transaction():
         ended = {row[0] for row in await (await connection.execute(FINISH, parameters)).fetchall()}
-        logs = log_parameters(item for item in finished if item.task.id in ended)
-        if logs is not None:
-            await connection.execute(LOGS, logs)
+        lines = [(item.task, line) for item in finished if item.task.id in ended for line in item.logs]
+        if lines:
+            await connection.execute(LOGS, log_parameters(lines))
     return ended
 
 

@@ -2,18 +2,25 @@
 
 import asyncio
 import random
-from typing import Any
+from typing import Any, LiteralString
 
 import orjson
 from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
-from taskflow_core.database import connect_args, plain_url
+from taskflow_core.database import connect_args, dumps, plain_url
 from taskflow_core.settings import Settings
 
 # Every hot statement finds few rows by their ids. The planner cannot know how many ids a parameter holds: it guesses
 # high, reads a small table whole, and plans anew each time. Told the way, it walks the primary key in the ids' order.
-HOT = " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c plan_cache_mode=force_generic_plan"
+PLANS = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+HOT = "".join(f" -c {name}={value}" for name, value in PLANS.items())
+HOT_LOCALLY: LiteralString = "SELECT set_config(key, value, true) FROM jsonb_each_text(%s::jsonb)"
 
 
 class Link:
@@ -41,6 +48,11 @@ class Link:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
+
+
+async def plan_hot(connection: AsyncConnection[Any]) -> None:
+    """Have the rest of a transaction planned as on a link, until it ends."""
+    await connection.execute(HOT_LOCALLY, [dumps(PLANS)])
 
 
 async def pause(failures: int, *, cap_s: float = 5.0, stop: asyncio.Event | None = None) -> None:

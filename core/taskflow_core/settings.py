@@ -189,6 +189,8 @@ class ApiSettings(WebhookSettings):
     body_timeout_s: float = Field(default=30.0, gt=0, le=300)
     access_cache_s: float = Field(default=5.0, ge=0, le=60)
     bcrypt_rounds: int = Field(default=BCRYPT_ROUNDS, ge=4, le=16)
+    max_streams: int = Field(default=1000, ge=1, le=100_000)
+    max_streams_per_user: int = Field(default=20, ge=1, le=100_000)
     webhook_allow_http: bool = False
     max_webhooks: int = Field(default=20, ge=1, le=1000)
 

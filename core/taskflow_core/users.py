@@ -1,8 +1,12 @@
 """Use-cases of one's own account: register, find, log in, change the password. None commits; the caller does."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -117,6 +121,14 @@ async def change_password(session: AsyncSession, seen: User, *, password_hash: s
 async def end_tokens(session: AsyncSession, user_id: UUID) -> None:
     """End all access tokens of an account."""
     await _change(session, user_id, values=_ended_tokens())
+
+
+async def standing(connection: AsyncConnection[Any], user_ids: Sequence[UUID]) -> dict[UUID, tuple[Role, int]]:
+    """Return role and token version of those accounts that exist and are not disabled."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        statement = "SELECT id, role, token_version FROM users WHERE id = ANY(%s::uuid[]) AND disabled_at IS NULL"
+        await cursor.execute(statement, [list(user_ids)])
+        return {row[0]: (Role(row[1]), row[2]) for row in await cursor.fetchall()}
 
 
 def _ended_tokens() -> dict[str, object]:

@@ -42,6 +42,10 @@ CREATE TABLE security_events (
     "CREATE INDEX security_events_user ON security_events (user_id, id DESC)",
     "CREATE INDEX security_events_kind ON security_events (kind, id DESC)",
     "CREATE INDEX security_events_created ON security_events USING brin (created_at)",
+    "ALTER TABLE task_logs ADD COLUMN fence bigint, ADD COLUMN line integer",
+    "CREATE UNIQUE INDEX task_logs_line ON task_logs (task_id, fence, line) WHERE line IS NOT NULL",
+    # The newest events are read often: without a summary of its own, the end of the table is read whole each time.
+    "ALTER INDEX task_events_id SET (autosummarize = on)",
     "CREATE INDEX refresh_tokens_unused ON refresh_tokens (user_id) WHERE used_at IS NULL AND revoked_at IS NULL",
     """
 ALTER TABLE webhook_endpoints
@@ -75,6 +79,9 @@ INSERT INTO platform_state (key, value)
 """,
 )
 UNDO = (
+    "DROP INDEX task_logs_line",
+    "ALTER TABLE task_logs DROP COLUMN fence, DROP COLUMN line",
+    "ALTER INDEX task_events_id RESET (autosummarize)",
     "DELETE FROM platform_state WHERE key = 'webhooks_cursor'",
     "DELETE FROM webhook_deliveries WHERE task_id IS NULL",
     "DROP INDEX webhook_deliveries_waiting, webhook_deliveries_event, webhook_deliveries_newest",

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import kopf
+from kopf._core.engines.peering import Identity
 from kubernetes.aio.config import ConfigException
 
 from taskflow_core.logs import configure_logs, get_logger
@@ -37,14 +38,16 @@ class Process:
         self.settings = settings
         self.pulse = Pulse(lease=LEASE_BOUND_S, reconcile=RECONCILE_BOUND_S)
         self.stopping = asyncio.Event()
+        self.leading = False
         self._api = api
         self._make_scaler = make_scaler
         self._store = Store()
+        self._identity = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._lease = Lease(
             api,
             namespace=settings.operator_namespace,
             name=settings.lease_name,
-            identity=f"{socket.gethostname()}-{uuid4().hex[:8]}",
+            identity=self._identity,
             pulse=self.pulse,
         )
         self._loops = Loops(self._reconciler, may_write=self._lease.is_held, pulse=self.pulse)
@@ -69,6 +72,7 @@ class Process:
         namespaces = [name for name in self.settings.watch_namespaces.split(",") if name]
         watches = Watches(self._api, self._store, self._loops, namespaces)
         await watches.first_look()
+        self.leading = True
         log.info("operator.leading", namespaces=namespaces or "all")
         flag = asyncio.Event()
         watching = asyncio.create_task(
@@ -78,6 +82,7 @@ class Process:
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=flag,
+                identity=Identity(self._identity),  # kopf's own names the user, and a pod's has no name
             )
         )
         try:

@@ -13,7 +13,7 @@ from taskflow_core.logs import get_logger
 from taskflow_core.scaling import Overrides
 from taskflow_operator import metrics
 from taskflow_operator.actions import Actor, Memory
-from taskflow_operator.cluster import ApiFailure, KubernetesApi
+from taskflow_operator.cluster import DELETION_COST, ApiFailure, KubernetesApi
 from taskflow_operator.conditions import invalid_status, status_of
 from taskflow_operator.credentials import CredentialReader, Credentials
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, POD, Body
@@ -235,6 +235,7 @@ def pool_view(observed: Observed, spec: Spec, name: str, pool: Pool) -> PoolView
 def _pod_view(pod: Body) -> PodView:
     metadata, status = pod["metadata"], pod.get("status", {})
     containers = status.get("containerStatuses", [])
+    cost = str(metadata.get("annotations", {}).get(DELETION_COST, ""))
     return PodView(
         name=metadata["name"],
         phase=status.get("phase", "Pending"),
@@ -242,4 +243,5 @@ def _pod_view(pod: Body) -> PodView:
         terminating="deletionTimestamp" in metadata,
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]),
         crashed=bool(containers) and not any("running" in item.get("state", {}) for item in containers),
+        deletion_cost=int(cost) if cost.removeprefix("-").isdecimal() else None,
     )

@@ -241,7 +241,7 @@ class PoolScaler:
         limited = BUSY if count < wanted else None
         if count == 0:
             return _Step(view.replicas, limited)
-        marked = {pod.name for pod in view.pods if pod.live and pod.deletion_cost is not None}
+        marked = {pod.name for pod in view.pods if pod.live and pod.deletion_cost == DELETION_COST}
         for pod in marked - set(leaving):  # left by an operator that died between the phases
             await self._cluster.set_deletion_cost(pod, None)
         for pod in leaving:

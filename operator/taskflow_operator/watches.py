@@ -6,7 +6,7 @@ No handler changes an object, so kopf adds no finalizer and no annotation, and a
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import kopf
 
@@ -88,8 +88,9 @@ class Watches:
     async def _login(self, **_: object) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(**await self._api.login())
 
-    def _handler(self, kind: Kind) -> Callable[..., None]:
-        def seen(*, body: kopf.Body, type: str | None, **_: object) -> None:  # noqa: A002 - kopf's name
+    def _handler(self, kind: Kind) -> Callable[..., Awaitable[None]]:
+        # A handler that is not async would run in a thread, beside the loops.
+        async def seen(*, body: kopf.Body, type: str | None, **_: object) -> None:  # noqa: A002 - kopf's name
             self._take({"apiVersion": kind.api_version, "kind": kind.name, **body}, deleted=type == "DELETED")
 
         return seen

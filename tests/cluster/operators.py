@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from uuid import uuid4
 
 from pydantic import SecretStr
 
+from children import Child
+from cluster.api_server import ApiServer
+from taskflow_cli.embedded.ports import free_port
 from taskflow_core.scaling import Decision, Demand, History, Reason
 from taskflow_core.settings import OperatorSettings
 from taskflow_operator.cluster import KubernetesApi, PoolCluster
@@ -63,6 +67,11 @@ class Operator:
     scalers: dict[Place, list[FollowingScaler]]
     task: asyncio.Task[None]
 
+    @property
+    def leads(self) -> bool:
+        """Whether it has looked at what was there before it."""
+        return self.process.leading
+
 
 @asynccontextmanager
 async def running_operator(
@@ -86,3 +95,15 @@ async def running_operator(
     finally:
         process.stopping.set()
         await asyncio.wait_for(task, 30)
+
+
+def start_operator(server: ApiServer, namespace: str, folder: Path, number: int) -> tuple[Child, int]:
+    """Start an operator's process with the rights of its roles; return it and the port of its probes."""
+    port = free_port()
+    env = {
+        "KUBECONFIG": str(server.kubeconfig("operator")),
+        "TASKFLOW_WATCH_NAMESPACES": namespace,
+        "TASKFLOW_LEASE_NAME": namespace,
+        "TASKFLOW_PROBE_PORT": str(port),
+    }
+    return Child("taskflow_operator", env, folder / f"operator-{number}.log"), port

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 
-from children import Child
 from cluster.api_server import ApiServer
-from cluster.conftest import OPERATOR
+from cluster.operators import start_operator
 from cluster.world import Cluster
-from taskflow_cli.embedded.ports import free_port
 from taskflow_core.probes import Pulse
 from taskflow_operator.cluster import KubernetesApi
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, LEASE, Body
@@ -22,18 +20,6 @@ from taskflow_operator.lease import Lease, LeaseLost
 from waiting import eventually
 
 INTERNAL: dict[str, Any] = {"autoscaling": {"minReplicas": 2, "pollingIntervalSeconds": 1}}
-
-
-def operator(server: ApiServer, cluster: Cluster, folder: Path, number: int) -> tuple[Child, int]:
-    """Start an operator's process; return it and the port of its probes."""
-    port = free_port()
-    env = {
-        "KUBECONFIG": str(server.kubeconfig(OPERATOR)),
-        "TASKFLOW_WATCH_NAMESPACES": cluster.namespace,
-        "TASKFLOW_LEASE_NAME": cluster.namespace,
-        "TASKFLOW_PROBE_PORT": str(port),
-    }
-    return Child("taskflow_operator", env, folder / f"operator-{number}.log"), port
 
 
 def answer(port: int, path: str) -> str:
@@ -57,11 +43,11 @@ def test_when_the_leader_is_killed_the_next_takes_over_and_scales_nothing_twice(
 ) -> None:
     cluster.secret("redis", url=redis_url)
     cluster.create(workers=INTERNAL)
-    first, _ = operator(api_server, cluster, tmp_path, 1)
+    first, _ = start_operator(api_server, cluster.namespace, tmp_path, 1)
     second = None
     try:
         first.wait_for("operator.leading")
-        second, port = operator(api_server, cluster, tmp_path, 2)
+        second, port = start_operator(api_server, cluster.namespace, tmp_path, 2)
         second.wait_for("operator.started")
         eventually(lambda: in_service(cluster) and worker(cluster)["spec"]["replicas"] == 2, timeout=60)
         before = worker(cluster)["metadata"]["generation"]

@@ -11,8 +11,9 @@ from taskflow_operator.store import Place
 async def test_a_cluster_comes_up_in_order_and_is_left_alone_at_rest(
     cluster: Cluster, kubernetes: KubernetesApi
 ) -> None:
-    cluster.create(workers=MANUAL)
     async with running_operator(kubernetes, cluster.namespace) as operator:
+        await until(lambda: operator.leads)
+        cluster.create(workers=MANUAL)
         await until(lambda: cluster.is_so("Progressing", "True", "Migrating"))
         assert deployments(cluster) == {}
         assert len(cluster.all_of(SERVICE_ACCOUNT)) == 4

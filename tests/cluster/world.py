@@ -117,7 +117,7 @@ class Cluster:
             status: Body = {"startTime": now, "conditions": conditions}
             if outcome == "Complete":
                 status |= {"completionTime": now, "succeeded": 1}
-            self.patch(JOB, body["metadata"]["name"], {"status": status}, sub="status")
+            self._play(JOB, body["metadata"]["name"], status)
         return bool(running)
 
     def get_ready(self, *names: str) -> None:
@@ -128,7 +128,12 @@ class Cluster:
             wanted = body["spec"]["replicas"]
             counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), wanted)
             status = counts | {"observedGeneration": body["metadata"]["generation"]}
-            self.patch(DEPLOYMENT, body["metadata"]["name"], {"status": status}, sub="status")
+            self._play(DEPLOYMENT, body["metadata"]["name"], status)
+
+    def _play(self, kind: Kind, name: str, status: Body) -> None:
+        """Write a status as its controller would, unless the object has just been deleted."""
+        answer = self.client.patch(kind.path(self.namespace, name, "status"), json={"status": status}, headers=MERGE)
+        assert answer.status_code in {200, 404}, answer.text
 
     def pod(self, name: str, labels: dict[str, str], status: Body) -> None:
         """Play the ReplicaSet controller and the kubelet: a pod with that status."""

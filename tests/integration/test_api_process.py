@@ -21,7 +21,7 @@ from waiting import eventually
 
 COMMAND = [sys.executable, "-m", "taskflow_api"]
 STOP_TIMEOUT_S = 30
-SERVER = {"TASKFLOW_BCRYPT_ROUNDS": "4", "TASKFLOW_HEADER_TIMEOUT_S": "1", "TASKFLOW_MAX_CONNECTIONS": "20"}
+SERVER = {"TASKFLOW_BCRYPT_ROUNDS": "4", "TASKFLOW_HEADER_TIMEOUT_S": "3", "TASKFLOW_MAX_CONNECTIONS": "20"}
 
 
 @dataclass

@@ -30,6 +30,12 @@ class Raise(BaseModel):
     until_attempt: int = 1_000
 
 
+class Talk(BaseModel):
+    lines: int = 1
+    seconds: float = 0.0
+    size: int = 0
+
+
 class Note(BaseModel):
     key: str
     then: Literal["return", "raise", "crash", "nap"] = "return"
@@ -59,6 +65,16 @@ async def nap(ctx: Context, payload: Nap) -> Echo:
         await asyncio.sleep(payload.seconds / payload.steps)
     ctx.log.info("nap.over", seconds=payload.seconds)
     return Echo(value=ctx.attempt)
+
+
+@task_type("TALK")
+async def talk(ctx: Context, payload: Talk) -> Echo:
+    """Log lines of a size, spread over a time."""
+    for number in range(payload.lines):
+        ctx.log.info("talk", number=number, text="x" * payload.size)
+        if payload.seconds:
+            await asyncio.sleep(payload.seconds / payload.lines)
+    return Echo(value=payload.lines)
 
 
 @task_type("SINGLE", max_running=2)

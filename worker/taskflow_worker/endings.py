@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from taskflow_core import leases
 from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import Ending, Outcome, TaskStatus, error_document, failed, retried_or_failed
-from taskflow_core.links import Link, pause
+from taskflow_core.links import Link, pause, plan_hot
 from taskflow_core.logs import get_logger
 from taskflow_core.settings import WorkerSettings
 from taskflow_worker.metrics import WorkerMetrics
@@ -125,6 +125,7 @@ class Writer:
             connection = await (await session.connection()).get_raw_connection()
             driver = cast("AsyncConnection[Any]", connection.driver_connection)
             await session.flush()
+            await plan_hot(driver)
             ended = await leases.finish(driver, [finished], worker=self._worker_id)
             if not ended:
                 await _rollback(session)

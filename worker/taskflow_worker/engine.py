@@ -8,11 +8,14 @@ thread of its own (keeper.py), so that no handler can hold it up.
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncConnection
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
@@ -33,6 +36,7 @@ from taskflow_worker.runs import Interrupt, Run
 
 WATCH_S = 0.25
 REPORT_S = 1.0
+MAX_LINES_AT_ONCE = 5000
 BACKLOG_PER_SLOT = 4  # ends that wait to be written, for each slot, before fetching pauses
 
 log = get_logger(__name__)
@@ -275,6 +279,7 @@ class Engine:
             self.inbox.paused = await leases.paused(connection)
             if not runs:
                 return
+            await self._write_lines(connection, runs)
             rows = [(run.claimed, value) for run, value in progress]
             held = await leases.report(connection, rows, worker=self.worker_id)
         except (psycopg.Error, OSError) as error:
@@ -292,6 +297,16 @@ class Engine:
             elif wishes[run.claimed.key]:
                 log.info("attempt.cancel", task_id=str(run.task_id))
                 run.interrupt(Interrupt.CANCEL)
+
+    async def _write_lines(self, connection: AsyncConnection[Any], runs: Sequence[Run]) -> None:
+        """Write what handlers have logged; what was not confirmed is written again, at the latest with the end."""
+        lines = [(run, line) for run in runs if run.logs for line in run.logs][:MAX_LINES_AT_ONCE]
+        if not lines:
+            return
+        await leases.write_lines(connection, [(run.claimed, line) for run, line in lines], worker=self.worker_id)
+        for run, count in Counter(run for run, _ in lines).items():
+            if run.task is not None:  # else its end is being written, with all that is left
+                del run.logs[:count]
 
     async def _drain(self) -> None:
         """Wait for the running handlers, at most the grace; then tell them to stop and wait a little more."""

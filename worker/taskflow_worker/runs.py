@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import itertools
 import random
 import re
 import threading
@@ -37,7 +38,10 @@ from taskflow_core.lifecycle import (
 MAX_RESULT_BYTES = 256 * 1024
 MAX_LOG_LINES = 1000
 MAX_LOG_CHARS = 4000
+MAX_LOG_FIELDS = 50
+MAX_LOG_TEXT = 1024 * 1024  # characters
 HARD_GRACE_S = 10.0
+TRUNCATED = f"truncated: an attempt keeps at most {MAX_LOG_LINES} lines and {MAX_LOG_TEXT} characters"
 OWN_FIELDS = frozenset({"event", "task_id", "attempt"})
 ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -68,6 +72,8 @@ class Run:
         self._thread_id: int | None = None
         self._lock = threading.Lock()
         self._log: FilteringBoundLogger | None = None
+        self._numbers = itertools.count(1)  # its next() is atomic: a handler may log from many threads
+        self._log_text = 0
 
     @property
     def task_id(self) -> UUID:
@@ -235,9 +241,14 @@ class Run:
         )
 
     def _keep_line(self, _logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if len(self.logs) < MAX_LOG_LINES:
-            fields = {key: clean(str(value)) for key, value in event.items() if key not in OWN_FIELDS}
-            self.logs.append(LogLine(method, clean(str(event.get("event", "")))[:MAX_LOG_CHARS], fields))
+        if self._log_text <= MAX_LOG_TEXT and (number := next(self._numbers)) <= MAX_LOG_LINES:
+            message = clean(str(event.get("event", ""))[:MAX_LOG_CHARS])
+            given = [(key, value) for key, value in event.items() if key not in OWN_FIELDS][:MAX_LOG_FIELDS]
+            fields = {clean(key[:MAX_LOG_CHARS]): clean(str(value)[:MAX_LOG_CHARS]) for key, value in given}
+            self._log_text += len(message) + sum(len(key) + len(value) for key, value in fields.items())
+            if number == MAX_LOG_LINES or self._log_text > MAX_LOG_TEXT:
+                method, message, fields = "warning", TRUNCATED, {}
+            self.logs.append(LogLine(number, time.monotonic(), method, message, fields))
         return event
 
 

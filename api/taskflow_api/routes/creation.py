@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from taskflow_api import waiting
 from taskflow_api.body import read
 from taskflow_api.dependencies import Resources, actor_of, resources_of
 from taskflow_api.direct import Direct
@@ -40,7 +42,9 @@ async def create(request: Request) -> Response:
     if accepted.replayed is not None:
         return _created(_kept(accepted.replayed), headers=REPLAYED)
     opened.metrics.task_created(row.type)
-    return _created(task_body(row, now=now))
+    waited = await waiting.until_final(opened, row.id, seconds=waiting.preferred_wait_s(request))
+    ended = await waiting.body_now(opened, row.id, actor=actor) if waited else None
+    return _created(ended or task_body(row, now=now), headers=waited)
 
 
 async def create_batch(request: Request) -> Response:
@@ -122,22 +126,26 @@ def _created(answer: dict[str, Any], *, headers: dict[str, str] | None = None) -
     return respond(answer, status=201, headers=about | (headers or {}))
 
 
-ROUTES = (
-    Direct(
-        PATH,
-        create,
-        methods=["POST"],
-        status_code=201,
-        tags=["tasks"],
-        responses={201: {"model": TaskResource}},
-        openapi_extra=SECURED | takes(NewTaskBody) | described(by_header(HEADER, DESCRIPTION)),
-    ),
-    Direct(
-        BATCH_PATH,
-        create_batch,
-        methods=["POST"],
-        tags=["tasks"],
-        responses={200: {"model": BatchResult}},
-        openapi_extra=SECURED | takes(BatchBody) | described(by_header(HEADER, DESCRIPTION)),
-    ),
+router = APIRouter(
+    routes=[
+        Direct(
+            PATH,
+            create,
+            methods=["POST"],
+            status_code=201,
+            tags=["tasks"],
+            responses={201: {"model": TaskResource}},
+            openapi_extra=SECURED
+            | takes(NewTaskBody)
+            | described(by_header(HEADER, DESCRIPTION), by_header(waiting.HEADER, waiting.DESCRIPTION)),
+        ),
+        Direct(
+            BATCH_PATH,
+            create_batch,
+            methods=["POST"],
+            tags=["tasks"],
+            responses={200: {"model": BatchResult}},
+            openapi_extra=SECURED | takes(BatchBody) | described(by_header(HEADER, DESCRIPTION)),
+        ),
+    ]
 )

@@ -5,13 +5,14 @@ from urllib.parse import quote
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response, StreamingResponse
 
 from taskflow_api import cursors
 from taskflow_api.conditions import IfMatch
 from taskflow_api.dependencies import CurrentActor, Opened, Session
 from taskflow_api.filters import task_filter
-from taskflow_api.rendering import attempt_body, respond, task_body, task_response
+from taskflow_api.rendering import attempt_body, respond, task_body, task_response, to_json
 from taskflow_api.schemas.tasks import (
     MAX_ROWS,
     AttemptList,
@@ -22,9 +23,11 @@ from taskflow_api.schemas.tasks import (
     TaskResource,
 )
 from taskflow_core import files, listing, tasks
+from taskflow_core.actors import Actor
 from taskflow_core.clock import utc_now
 from taskflow_core.errors import FieldProblem, Invalid
-from taskflow_core.listing import Total
+from taskflow_core.keyring import Keyring
+from taskflow_core.listing import TaskFilter, Total
 
 PREFIX = "/api/v1/tasks"
 ONE: dict[int | str, dict[str, Any]] = {200: {"model": TaskResource}}
@@ -34,18 +37,28 @@ router = APIRouter(prefix=PREFIX, tags=["tasks"])
 
 
 @router.get("", responses={200: {"model": TaskList}})
-async def list_tasks(
-    query: Annotated[ListQuery, Query()], opened: Opened, actor: CurrentActor, session: Session
-) -> Response:
+async def list_tasks(query: Annotated[ListQuery, Query()], opened: Opened, actor: CurrentActor) -> Response:
     """Return a page of tasks, newest first unless asked otherwise: after `cursor`, or number `page`."""
     filters = task_filter(query, actor)
+    if query.page is not None:
+        _check_page(query, query.page)
+
+    async def page() -> bytes:
+        async with opened.sessions() as session:
+            return await _page(session, query, filters, actor=actor, keyring=opened.keyring)
+
+    return Response(await opened.pages.ask((actor, query.model_dump_json()), page), media_type="application/json")
+
+
+async def _page(
+    session: AsyncSession, query: ListQuery, filters: TaskFilter, *, actor: Actor, keyring: Keyring
+) -> bytes:
     total: Total | None = None
     after: UUID | None = None
     if query.page is not None:
-        _check_page(query, query.page)
         found = await listing.list_numbered(session, filters, actor=actor, limit=query.limit, page=query.page)
     else:
-        after = None if query.cursor is None else cursors.decode(query.cursor, filters, actor, opened.keyring)
+        after = None if query.cursor is None else cursors.decode(query.cursor, filters, actor, keyring)
         found, after = await listing.list_after(session, filters, actor=actor, limit=query.limit, after=after)
     if query.count is Counting.ESTIMATE:
         total = await listing.estimate(session, filters, actor=actor)
@@ -54,13 +67,13 @@ async def list_tasks(
     now = utc_now()
     body = {
         "items": [task_body(task, now=now) for task in found],
-        "next_cursor": after and cursors.encode(after, filters, actor, opened.keyring),
+        "next_cursor": after and cursors.encode(after, filters, actor, keyring),
         "total": total and total.tasks,
         "total_kind": total and total.kind,
         "page": query.page,
         "limit": query.limit,
     }
-    return respond(body)
+    return to_json(body)
 
 
 @router.post("/{task_id}:cancel", responses=ONE)

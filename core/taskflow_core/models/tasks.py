@@ -126,13 +126,18 @@ class TaskEvent(SQLModel, table=True):
 
 
 class TaskLog(SQLModel, table=True):
-    """A line that a handler logged."""
+    """A line that a handler logged; `line` counts within the attempt, whose fence makes it unique."""
 
     __tablename__ = "task_logs"
+    __table_args__: ClassVar[tuple[Index, ...]] = (
+        Index("task_logs_line", "task_id", "fence", "line", unique=True, postgresql_where=text("line IS NOT NULL")),
+    )
 
     task_id: UUID = Field(primary_key=True)
     id: int | None = Field(default=None, sa_type=BigInteger, sa_column_args=[Identity(always=True)], primary_key=True)
     attempt: int
+    fence: int | None = Field(default=None, sa_type=BigInteger)
+    line: int | None = None
     level: str = Field(sa_type=Text)
     message: str = Field(sa_type=Text)
     fields: Json | None = json_field()
