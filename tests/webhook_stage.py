@@ -19,7 +19,7 @@ from taskflow_core.models.users import Role
 from taskflow_core.sealing import sealer_of
 from taskflow_core.settings import SchedulerSettings, Settings
 from taskflow_core.webhook_urls import UrlRules
-from taskflow_core.webhooks import EventKind, NewWebhook
+from taskflow_core.webhooks import NewWebhook, WebhookKind
 from waiting import eventually_async
 
 KEY = SecretStr("k" * 32)
@@ -45,8 +45,8 @@ class Stage:
     def actor(self) -> Actor:
         return Actor(self.owner, Role.USER)
 
-    async def hook(self, url: str, *kinds: EventKind, types: list[str] | None = None, **more: Any) -> UUID:
-        new = NewWebhook(url=url, kinds=list(kinds) or [EventKind.COMPLETED], types=types or [], queues=[])
+    async def hook(self, url: str, *kinds: WebhookKind, types: list[str] | None = None, **more: Any) -> UUID:
+        new = NewWebhook(url=url, kinds=list(kinds) or [WebhookKind.COMPLETED], types=types or [], queues=[])
         sealer = sealer_of(self.settings)
         assert sealer is not None
         async with self.sessions() as session:

@@ -1,8 +1,14 @@
 """Builds the application; nothing is opened before its lifespan starts."""
 
+<<<<<<< HEAD
 from collections.abc import AsyncIterator, Callable
+=======
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+>>>>>>> client
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -10,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route, Router
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
@@ -168,4 +175,22 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    return describe(error).response(request.state.request_id)
+    problem = describe(error)
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        problem.headers["Allow"] = _methods_of(request)
+    return problem.response(request.state.request_id)
+
+
+def _methods_of(request: Request) -> str:
+    """Return the methods that the address knows; the framework names those of the first route alone."""
+    found = [route for route in _routes(request.app.router) if route.matches(request.scope)[0] is not Match.NONE]
+    closest = max((route.path for route in found), key=len, default="")  # a verb's address fits a bare id's, too
+    return ", ".join(sorted({method for route in found if route.path == closest for method in route.methods or ()}))
+
+
+def _routes(router: Router) -> Iterator[Route]:
+    for route in router.routes:
+        if isinstance(route, Route):
+            yield route
+        elif isinstance(included := getattr(route, "original_router", None), Router):
+            yield from _routes(included)

@@ -111,11 +111,19 @@ def _add_schemas(document: dict[str, Any]) -> None:
     for name in FASTAPIS_OWN:
         schemas.pop(name, None)
     _, definitions = models_json_schema([(model, "validation") for model in BODIES.values()], ref_template=REF)
-    schemas.update(definitions["$defs"])
+    for name, definition in definitions["$defs"].items():
+        if _shape(schemas.get(name, definition)) != _shape(definition):
+            raise ValueError(f"two schemas are called {name}: rename one of the models")
+        schemas[name] = definition
     components["schemas"] = dict(sorted(schemas.items()))
     components["securitySchemes"] = SCHEMES
     components["headers"] = answers.HEADERS
     components["responses"] = {}
+
+
+def _shape(schema: dict[str, Any]) -> tuple[list[Any], list[str]]:
+    """Return what two schemas of one model have in common, whether it is for input or output."""
+    return schema.get("enum", []), sorted(schema.get("properties", {}))
 
 
 def _complete(operation: Operation, document: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ BOTH_SECRETS = timedelta(hours=24)
 MAX_REASON = 500
 
 
-class EventKind(StrEnum):
+class WebhookKind(StrEnum):
     """What a webhook may ask for; ALL is every kind, those of later versions included."""
 
     ALL = "task.*"
@@ -50,7 +50,7 @@ class NewWebhook:
     """A request for a webhook. Empty `types` and `queues` mean any."""
 
     url: str
-    kinds: list[EventKind]
+    kinds: list[WebhookKind]
     types: list[str]
     queues: list[str]
 
@@ -122,7 +122,7 @@ async def change(
     actor: Actor,
     rules: UrlRules,
     url: str | None = None,
-    kinds: list[EventKind] | None = None,
+    kinds: list[WebhookKind] | None = None,
     types: list[str] | None = None,
     queues: list[str] | None = None,
 ) -> WebhookEndpoint:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
@@ -75,7 +76,7 @@ class CredentialReader:
         return Credentials(
             hashes={name: digest([hashes[variable] for variable in variables]) for name, variables in used.items()},
             missing=tuple(dict.fromkeys(wrong)),
-            redis_url=SecretStr(redis_url.strip()) if redis_url else None,
+            redis_url=SecretStr(seen_from_here(redis_url.strip(), self._namespace)) if redis_url else None,
         )
 
     async def _get(self, name: str) -> Body | None:
@@ -89,6 +90,20 @@ class CredentialReader:
             made = await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", text.encode(), self._salt, ROUNDS)
             self._hashes[version] = made.hex()[:32]
         return self._hashes[version]
+
+
+def seen_from_here(url: str, namespace: str) -> str:
+    """Return an address of a cluster's pods as the operator, in another namespace, has to write it.
+
+    A name without a dot is that of a Service beside the pods: `redis` becomes `redis.<namespace>.svc`.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname
+    if not host or "." in host or ":" in host or host == "localhost":
+        return url
+    before, at, address = parts.netloc.rpartition("@")
+    _, colon, port = address.partition(":")
+    return urlunsplit(parts._replace(netloc=f"{before}{at}{host}.{namespace}.svc{colon}{port}"))
 
 
 def _look(secret: Body | None, key: SecretKey, variable: str, *, optional: bool) -> tuple[str, str]:

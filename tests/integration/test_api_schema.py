@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +15,11 @@ import schemathesis
 import uvicorn
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as how
+from pydantic import SecretStr
+from redis import Redis
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import unsupported_method
 from sqlalchemy import update
 from sqlmodel import col
 
@@ -39,7 +44,11 @@ class Server:
 
     url: str
 
+    redis_url: str
+
     def token(self, role: Role, *, mortal: bool = False) -> str:
+        with Redis.from_url(self.redis_url) as client:
+            client.flushall()  # the throttle remembers the logins that were tried
         body = {"email": email_of(role, mortal=mortal), "password": PASSWORD}
         answer = httpx2.post(f"{self.url}/api/v1/auth/login", json=body)
         assert answer.status_code == 200, answer.text
@@ -47,6 +56,8 @@ class Server:
         return token
 
 
+# The path of a verb is also that of a resource whose id is wrong, for methods that the verb does not know.
+VERB = re.compile(r":[a-zA-Z]+$")
 # Their success ends every access token of who asks.
 END_TOKENS = {"logout_all", "change_password"}
 
@@ -67,9 +78,9 @@ async def promote(settings: Settings, role: Role) -> None:
 @pytest.fixture(scope="module")
 def server(module_settings: Settings) -> Iterator[Server]:
     port = free_port()
-    config = uvicorn.Config(
-        create_app(api_settings(module_settings), registry=REGISTRY), port=port, log_config=None, lifespan="on"
-    )
+    opened = api_settings(module_settings, webhook_key=SecretStr(secrets.token_urlsafe(48)))
+    app = create_app(opened, registry=REGISTRY)
+    config = uvicorn.Config(app, port=port, log_config=None, lifespan="on")
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -80,7 +91,7 @@ def server(module_settings: Settings) -> Iterator[Server]:
             body = {"email": email_of(role, mortal=mortal), "password": PASSWORD}
             assert httpx2.post(f"{url}/api/v1/auth/register", json=body).status_code == 201
     asyncio.run(promote(module_settings, Role.ADMIN))
-    yield Server(url)
+    yield Server(url, module_settings.redis_url.get_secret_value())
     running.should_exit = True
     thread.join(timeout=30)
 
@@ -108,4 +119,6 @@ def test_the_api_answers_as_the_document_says(case: Case[Any], server: Server, r
     operation: dict[str, Any] = case.operation.definition.raw
     if operation["operationId"] in END_TOKENS:
         token = server.token(role, mortal=True)
-    case.call_and_validate(base_url=server.url, headers={"Authorization": f"Bearer {token}"})
+    left_out: list[Any] = [unsupported_method] if VERB.search(case.operation.path) else []
+    headers = {"Authorization": f"Bearer {token}"}
+    case.call_and_validate(base_url=server.url, headers=headers, excluded_checks=left_out)

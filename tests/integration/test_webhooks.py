@@ -23,7 +23,7 @@ from taskflow_core.probes import Pulse
 from taskflow_core.sealing import sealer_of
 from taskflow_core.settings import Settings
 from taskflow_core.signatures import BadSignature, verify
-from taskflow_core.webhooks import EventKind
+from taskflow_core.webhooks import WebhookKind
 from taskflow_worker.metrics import WebhookMetrics
 from taskflow_worker.webhooks import Webhooks
 from waiting import eventually, eventually_async
@@ -105,8 +105,8 @@ async def test_a_webhook_gets_the_kinds_types_and_queues_it_asked_for_of_its_own
     await stage.event()
     stranger = Stage(stage.settings, stage.sessions, await add_user(stage.sessions))
     with serving(ok) as some, serving(ok) as every:
-        hook = await stage.hook(some.url(), EventKind.COMPLETED, EventKind.FAILED, types=["ECHO"])
-        all_of_them = await stage.hook(every.url(), EventKind.ALL)
+        hook = await stage.hook(some.url(), WebhookKind.COMPLETED, WebhookKind.FAILED, types=["ECHO"])
+        all_of_them = await stage.hook(every.url(), WebhookKind.ALL)
         await stage.sql("UPDATE webhook_endpoints SET queues = '{high}' WHERE id = :id", id=hook)
         await stranger.event(queue="high")
         wanted = [await stage.event("task.failed", queue="high"), await stage.event(queue="high")]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.signatures import new_secret, sign
-from taskflow_core.webhooks import EventKind
+from taskflow_core.webhooks import WebhookKind
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
 BODY = '{"type": "task.completed", "data": {"title": "Grüße"}}'.encode()
@@ -80,7 +80,7 @@ def test_the_javascript_example_verifies_where_node_is_installed() -> None:
 
 
 def test_the_guide_names_every_kind() -> None:
-    assert {f"`{kind}`" for kind in EventKind} <= set(re.findall(r"`[a-z_.*]+`", GUIDE))
+    assert {f"`{kind}`" for kind in WebhookKind} <= set(re.findall(r"`[a-z_.*]+`", GUIDE))
 
 
 def test_every_kind_that_the_core_writes_can_be_asked_for() -> None:
@@ -89,4 +89,4 @@ def test_every_kind_that_the_core_writes_can_be_asked_for() -> None:
         kind for file in core.glob("*.py") for kind in re.findall(r"""['"](task\.[a-z_]+)['"]""", file.read_text())
     }
     assert written
-    assert written <= set(EventKind)
+    assert written <= set(WebhookKind)

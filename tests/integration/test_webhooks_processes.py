@@ -21,7 +21,7 @@ from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.sealing import Sealer
 from taskflow_core.settings import Settings
 from taskflow_core.webhook_urls import UrlRules
-from taskflow_core.webhooks import EventKind, NewWebhook
+from taskflow_core.webhooks import NewWebhook, WebhookKind
 from waiting import eventually, eventually_async
 
 OLD_KEY, KEY = "o" * 32, "k" * 32
@@ -54,7 +54,7 @@ def scheduler(nursery: Children, key: str = KEY, **more: str) -> None:
     nursery.scheduler(webhook_key=key, fetch_allow_hosts="127.0.0.1", sweep_interval_s="0.1", **more)
 
 
-async def hook(client: Client, url: str, *, key: str = KEY, kind: EventKind = EventKind.COMPLETED) -> UUID:
+async def hook(client: Client, url: str, *, key: str = KEY, kind: WebhookKind = WebhookKind.COMPLETED) -> UUID:
     new = NewWebhook(url=url, kinds=[kind], types=[], queues=[])
     async with client.sessions() as session:
         made, _ = await webhooks.create(
@@ -71,7 +71,7 @@ async def test_what_a_worker_finished_arrives_once_from_several_schedulers(clien
     with serving(lambda _: Answer(200)) as server:
         await hook(client, server.url())
         done = [await client.submit("ECHO") for _ in range(20)]
-        await hook(client, server.url("/failed"), kind=EventKind.FAILED)
+        await hook(client, server.url("/failed"), kind=WebhookKind.FAILED)
         await client.submit("RAISE", max_attempts=1)
         eventually(lambda: len(server.asked) >= 21)
         await eventually_async(lambda: nothing_waits(client))
@@ -100,7 +100,7 @@ async def test_what_a_killed_scheduler_was_sending_is_sent_by_another_under_the_
     scheduler(nursery)
     with serving(answer) as server:
         try:
-            await hook(client, server.url(), kind=EventKind.CREATED)
+            await hook(client, server.url(), kind=WebhookKind.CREATED)
             await client.submit("ECHO", deliver=False)
             eventually(lambda: len(server.asked) == 1)
             nursery.started[0].kill()
@@ -117,7 +117,7 @@ async def test_what_a_killed_scheduler_was_sending_is_sent_by_another_under_the_
 
 async def test_secrets_are_encrypted_anew_and_the_key_of_before_can_go(client: Client, nursery: Children) -> None:
     with serving(lambda _: Answer(200)) as server:
-        await hook(client, server.url(), key=OLD_KEY, kind=EventKind.CREATED)
+        await hook(client, server.url(), key=OLD_KEY, kind=WebhookKind.CREATED)
         scheduler(nursery, webhook_previous_key=OLD_KEY)
         nursery.started[0].wait_for("webhooks.resealed")
         assert nursery.started[0].stop() == 0
@@ -137,7 +137,7 @@ async def test_a_secret_whose_key_is_gone_is_said_and_nothing_is_sent_unsigned(
     client: Client, nursery: Children
 ) -> None:
     with serving(lambda _: Answer(200)) as server:
-        await hook(client, server.url(), key=OLD_KEY, kind=EventKind.CREATED)
+        await hook(client, server.url(), key=OLD_KEY, kind=WebhookKind.CREATED)
         scheduler(nursery)
         nursery.started[0].wait_for("webhooks.key_missing")
         await client.submit("ECHO", deliver=False)

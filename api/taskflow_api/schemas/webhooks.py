@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from taskflow_api.schemas.tasks import NO_CONTROLS, QueueName, TypeName
 from taskflow_core.delivery_log import DeliveryState
-from taskflow_core.webhooks import EventKind
+from taskflow_core.webhooks import WebhookKind
 
 
 def _without_repeats(items: list[Any]) -> list[Any]:
@@ -16,7 +16,7 @@ def _without_repeats(items: list[Any]) -> list[Any]:
 
 
 Url = Annotated[str, Field(min_length=1, max_length=2000, pattern=NO_CONTROLS, examples=["https://example.com/hook"])]
-Kinds = Annotated[list[EventKind], Field(min_length=1, max_length=50), AfterValidator(_without_repeats)]
+Kinds = Annotated[list[WebhookKind], Field(min_length=1, max_length=50), AfterValidator(_without_repeats)]
 Types = Annotated[list[TypeName], Field(max_length=50), AfterValidator(_without_repeats)]
 Queues = Annotated[list[QueueName], Field(max_length=50), AfterValidator(_without_repeats)]
 

@@ -45,23 +45,25 @@ def edit_schedule(
 ) -> Call[Schedule]:
     """Change what is given; `task` as a whole."""
     body = given(name=name, cron=cron, timezone=timezone, misfire=misfire, task=task)
-    headers = {} if if_match is None else {"If-Match": if_match}
+    headers = _if_match(if_match)
     return Call("PATCH", f"/schedules/{segment(schedule_id)}", model(Schedule), body=body, headers=headers)
 
 
-def pause_schedule(schedule_id: Id) -> Call[Schedule]:
+def pause_schedule(schedule_id: Id, *, if_match: str | None = None) -> Call[Schedule]:
     """Stop a schedule from firing."""
-    return Call("POST", f"/schedules/{segment(schedule_id)}:pause", model(Schedule))
+    path, headers = f"/schedules/{segment(schedule_id)}:pause", _if_match(if_match)
+    return Call("POST", path, model(Schedule), headers=headers)
 
 
-def resume_schedule(schedule_id: Id) -> Call[Schedule]:
+def resume_schedule(schedule_id: Id, *, if_match: str | None = None) -> Call[Schedule]:
     """Let a schedule fire again, from its next time on."""
-    return Call("POST", f"/schedules/{segment(schedule_id)}:resume", model(Schedule))
+    path, headers = f"/schedules/{segment(schedule_id)}:resume", _if_match(if_match)
+    return Call("POST", path, model(Schedule), headers=headers)
 
 
-def remove_schedule(schedule_id: Id) -> Call[None]:
+def remove_schedule(schedule_id: Id, *, if_match: str | None = None) -> Call[None]:
     """Delete a schedule; the tasks that it made stay."""
-    return Call("DELETE", f"/schedules/{segment(schedule_id)}", nothing)
+    return Call("DELETE", f"/schedules/{segment(schedule_id)}", nothing, headers=_if_match(if_match))
 
 
 def list_queues() -> Call[Items[Queue]]:
@@ -107,3 +109,7 @@ def ready() -> Call[Health]:
 def metrics() -> Call[str]:
     """Return what the process counts, in Prometheus' text format."""
     return Call("GET", "/metrics", text, headers={"Accept": "text/plain"}, anonymous=True)
+
+
+def _if_match(etag: str | None) -> dict[str, str]:
+    return {} if etag is None else {"If-Match": etag}
