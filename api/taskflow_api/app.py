@@ -1,11 +1,6 @@
 """Builds the application; nothing is opened before its lifespan starts."""
 
-<<<<<<< HEAD
-from collections.abc import AsyncIterator, Callable
-=======
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
->>>>>>> client
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
