@@ -171,9 +171,11 @@ def download_file(task_id: Id, name: str) -> Call[Any]:
     return Call("GET", f"/tasks/{segment(task_id)}/files/{segment(name)}", raw, headers={"Accept": "*/*"})
 
 
-def list_task_events(task_id: Id, *, after: int | None = None, limit: int = 100) -> Call[Stretch[TaskEvent]]:
+def list_task_events(
+    task_id: Id, *, kind: str | None = None, after: int | None = None, limit: int = 100
+) -> Call[Stretch[TaskEvent]]:
     """Return what happened to a task, after an event's id."""
-    query = given(after=after, limit=limit)
+    query = given(kind=kind, after=after, limit=limit)
     return Call("GET", f"/tasks/{segment(task_id)}/events", model(Stretch[TaskEvent]), query=query)
 
 
