@@ -45,7 +45,7 @@ STATUSES: dict[int, Rule] = {
     400: _has_body,
     401: lambda operation: operation.is_secured or operation.path.endswith(SESSION_PATHS),
     403: lambda operation: operation.is_secured,
-    404: lambda operation: operation.has("path"),
+    404: lambda operation: operation.has("path") or operation.has("query", "task"),
     408: _has_body,
     409: lambda operation: operation.changes and not operation.path.endswith(SESSION_PATHS),
     412: lambda operation: operation.has("header", "If-Match"),

@@ -210,7 +210,7 @@ def test_secrets_are_made_once_for_the_owner_alone(start: Starter) -> None:
         up.process.terminate()
         up.ends()
     secrets = {path.name: path for path in (start.folder / "secrets").iterdir()}
-    assert secrets.keys() == {"database", "redis", "jwt"}
+    assert secrets.keys() == {"database", "redis", "jwt", "webhooks"}
     assert {path.stat().st_mode & 0o777 for path in secrets.values()} == {0o600}
     assert len(secrets["jwt"].read_text()) == 64  # 48 bytes in base64
     printed = "".join(up.text() for up in start.started)
