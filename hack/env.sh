@@ -12,5 +12,6 @@ cat > .env <<END
 POSTGRES_PASSWORD=$(secret)
 REDIS_PASSWORD=$(secret)
 TASKFLOW_JWT_SECRET=$(secret)
+TASKFLOW_WEBHOOK_KEY=$(secret)
 END
 echo "wrote .env (readable by you alone); next: docker compose up --build --wait"

@@ -36,7 +36,7 @@ def cluster() -> None:
         pytest.exit("kubectl is missing: install it, or put the folder that `hack/kube/kube build` prints on PATH", 2)
     except subprocess.SubprocessError as error:
         said = getattr(error, "stderr", "") or str(error)
-        pytest.exit(f"no cluster answers: set KUBECONFIG, or run hack/kube/kube up, or hack/kind.sh\n{said}", 2)
+        pytest.exit(f"no cluster answers: set KUBECONFIG, or run hack/kube/kube up\n{said}", 2)
 
 
 def _namespace(prefix: str) -> Iterator[Kube]:
