@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator
+from datetime import datetime
 from importlib.util import find_spec
 from typing import Annotated, Any, cast
 
@@ -77,7 +78,7 @@ def explain(name: ClusterName, namespace: Namespace = None, as_json: AsJson = Fa
             item["type"],
             item["status"],
             item["reason"],
-            age(item["lastTransitionTime"], now=now),
+            age(datetime.fromisoformat(item["lastTransitionTime"]), now=now),
             item.get("message", ""),
         )
         for item in seen.get("conditions", [])
