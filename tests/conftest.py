@@ -118,7 +118,8 @@ def fresh_settings(postgres_url: str, redis_url: str, template_database: str) ->
     name = f"test_{uuid4().hex[:12]}"
     identifier = sql.Identifier(name)
     with psycopg.connect(postgres_url, autocommit=True) as admin:
-        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(identifier, sql.Identifier(template_database)))
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY")  # half the time of the usual way
+        admin.execute(copy.format(identifier, sql.Identifier(template_database)))
     with Redis.from_url(redis_url) as client:
         client.flushall()
     yield settings_for(with_database(postgres_url, name), redis_url)
