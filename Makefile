@@ -23,7 +23,7 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench soak lint types format lock clean openapi crd test-cluster audit
+.PHONY: help setup up demo test test-faults test-e2e env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,11 @@ bench: setup ## Measure throughput, latency, memory and growth beside the peers;
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python benchmarks/run.py --peers $(PEERS)/bin
+
+bench-api: setup ## Measure the API beside a Node server and a synchronous endpoint; writes benchmarks/API.md
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(BIN)/python benchmarks/run.py --api --peers $(PEERS)/bin
 
 soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
 	$(BIN)/python benchmarks/soak.py

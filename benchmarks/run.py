@@ -1,4 +1,4 @@
-"""`make bench`: everything in one run; writes RESULTS.md: minimum, median, maximum, and the ratio to each peer."""
+"""`make bench` and `make bench-api`: write RESULTS.md and API.md: minimum, median, maximum, the ratio to each peer."""
 
 import argparse
 import os
@@ -22,6 +22,7 @@ import throughput
 from servers import Servers, servers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+API = Path(__file__).parent / "API.md"
 OURS = "TaskFlow, 50 slots"
 PACKAGES = ("rq", "psycopg", "sqlalchemy", "redis", "uvloop", "structlog")
 PEERS = ("procrastinate", "celery", "dramatiq", "taskiq", "huey")
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument(
         "--only", choices=["api", "throughput", "latency", "memory", "growth"], help="one part, printed only"
     )
+    parser.add_argument("--api", action="store_true", help="the API instead of the engine; writes API.md")
     parser.add_argument("--peers", type=Path, default=Path(".venv-bench/bin"), help="programs of the peers")
     asked = parser.parse_args()
     parts = {
@@ -44,7 +46,8 @@ def main() -> None:
         "memory": _memory,
         "growth": lambda running: _growth(running, asked.rows),
     }
-    chosen = [asked.only] if asked.only else list(parts)
+    chosen = [asked.only] if asked.only else [name for name in parts if (name == "api") == asked.api]
+    target = API if asked.api else RESULTS
     lines = []
     with servers() as running:
         lines += _machine(running, asked.peers)
@@ -53,8 +56,8 @@ def main() -> None:
             lines += ["", *_shown(parts[name](running))]
             print(f"[{name} took {time.monotonic() - started:.0f} s]", flush=True)
     if not asked.only:
-        RESULTS.write_text("\n".join(lines) + "\n")
-        print(f"wrote {RESULTS}")
+        target.write_text("\n".join(lines) + "\n")
+        print(f"wrote {target}")
 
 
 def _throughput(running: Servers, rounds: int, peers: Path) -> Iterator[str]:
@@ -123,8 +126,8 @@ def _machine(running: Servers, peers: Path) -> list[str]:
     return [
         "# Results",
         "",
-        "Written by `make bench`. Clients, workers, PostgreSQL and Valkey shared the cores of one machine: compare the",
-        "ratios, not the figures, with another machine.",
+        "Written by `make bench` or `make bench-api`. Clients, workers, PostgreSQL and Valkey shared the cores of one machine:",
+        "compare the ratios, not the figures, with another machine.",
         "",
         f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, PostgreSQL {database}, "
         f"{store.get('server_name', 'redis')} {store.get('valkey_version', store['redis_version'])}.",
