@@ -126,8 +126,8 @@ def _machine(running: Servers, peers: Path) -> list[str]:
     return [
         "# Results",
         "",
-        "Written by `make bench` or `make bench-api`. Clients, workers, PostgreSQL and Valkey shared the cores of one machine:",
-        "compare the ratios, not the figures, with another machine.",
+        "Written by `make bench` or `make bench-api`. Clients, workers, PostgreSQL and Valkey shared the cores of one",
+        "machine: compare the ratios, not the figures, with another machine.",
         "",
         f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, PostgreSQL {database}, "
         f"{store.get('server_name', 'redis')} {store.get('valkey_version', store['redis_version'])}.",
