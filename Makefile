@@ -79,11 +79,11 @@ format: setup ## Format the code and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-audit: setup ## Look for unsafe code (bandit) and for known holes of what images hold (pip-audit; asks pypi.org)
+audit: setup ## Look for unsafe code (bandit) and for known holes of what images hold (pip-audit; asks a service)
 	$(BIN)/uv tool run --quiet bandit@1.9.4 --quiet --configfile pyproject.toml --recursive $(SOURCES)
 	@$(BIN)/uv tool run --quiet pip-audit@2.10.1 --strict --disable-pip --require-hashes \
 		$(foreach lock,platform operator,--requirement requirements/$(lock).txt) || { \
-		echo "make audit: pip-audit names holes above, or could not ask pypi.org: then NOTHING is known about them" >&2; exit 1; }
+		echo "make audit: pip-audit names holes above, or could not reach its service: then NOTHING is known about them" >&2; exit 1; }
 
 openapi: setup ## Write docs/openapi.json from the code
 	$(BIN)/python -m taskflow_api.document > docs/openapi.json
