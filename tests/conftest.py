@@ -18,11 +18,13 @@ from pydantic import SecretStr
 from redis import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from children import Children, Client, children
 from taskflow_cli.embedded import postgres, valkey
 from taskflow_cli.embedded.ports import free_port
 from taskflow_cli.embedded.process import Launch, command_line
 from taskflow_core import schema
 from taskflow_core.database import Sessions, create_engine, create_sessions
+from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.settings import Settings
 from waiting import eventually
 
@@ -163,6 +165,21 @@ async def engine(settings: Settings) -> AsyncIterator[AsyncEngine]:
 def sessions(engine: AsyncEngine) -> Sessions:
     """Return a factory of sessions on the test's database."""
     return create_sessions(engine)
+
+
+@pytest.fixture
+def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
+    """Start processes of the platform on the test's database and Valkey; none outlives the test."""
+    with children(env, tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+async def client(settings: Settings, sessions: Sessions) -> AsyncIterator[Client]:
+    """Return what creates tasks and delivers them, as the API does."""
+    redis = connect_redis(settings)
+    yield Client(sessions, DeliveryQueue(redis))
+    await redis.aclose()
 
 
 def settings_for(database_url: str, redis_url: str) -> Settings:

@@ -3,8 +3,7 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -13,19 +12,13 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from api_app import PASSWORD
-from children import Child, Children, children
+from children import Child, Children
 from streaming import Sent, stream
 from taskflow_cli.embedded.ports import free_port
 from taskflow_core.database import Sessions
 from waiting import eventually_async
 
 COUNT = 200
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
 
 
 @pytest.fixture

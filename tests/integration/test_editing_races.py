@@ -2,37 +2,20 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import psycopg
-import pytest
 
-from children import Children, Client, children
+from children import Children, Client
 from taskflow_core import editing
 from taskflow_core.audit import audit
-from taskflow_core.database import Sessions, plain_url
+from taskflow_core.database import plain_url
 from taskflow_core.errors import Conflict
-from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.settings import Settings
 
 ONCE = [(1, "completed")]
 TASKS = 60
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(settings: Settings, sessions: Sessions) -> AsyncIterator[Client]:
-    redis = connect_redis(settings)
-    yield Client(sessions, DeliveryQueue(redis))
-    await redis.aclose()
 
 
 async def edit(client: Client, task_id: UUID, *, withdraw: bool = True, **changes: Any) -> None:

@@ -3,33 +3,15 @@
 import asyncio
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
-from pathlib import Path
 
-import pytest
 from sqlalchemy import text
 
-from children import Children, Client, children
+from children import Children, Client
 from taskflow_cli.embedded.ports import free_port
 from taskflow_core.database import Sessions
 from taskflow_core.lanes import CROWD
-from taskflow_core.queue import DeliveryQueue, connect_redis
-from taskflow_core.settings import Settings
 from waiting import eventually
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(settings: Settings, sessions: Sessions) -> AsyncIterator[Client]:
-    redis = connect_redis(settings)
-    yield Client(sessions, DeliveryQueue(redis))
-    await redis.aclose()
 
 
 async def test_urgent_tasks_run_before_the_others(nursery: Children, client: Client) -> None:

@@ -1,9 +1,7 @@
 """Schedules fire: once, whoever fires them; what was missed goes by its policy; what is broken pauses."""
 
 import asyncio
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from api_app import REGISTRY
-from children import Children, children
+from children import Children
 from fake_context import add_user
 from taskflow_core import cron, firing, schedules
 from taskflow_core.actors import Actor
@@ -102,12 +100,6 @@ class Owner:
 @pytest.fixture
 async def owner(sessions: Sessions) -> Owner:
     return Owner(sessions, await add_user(sessions))
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
 
 
 async def test_nothing_fires_before_its_time(owner: Owner) -> None:

@@ -1,27 +1,18 @@
 """What a worker leaves behind when it stops: its row goes, unless a task is still found by it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import psycopg
 import pytest
 
 from children import Client
 from taskflow_core import leases, recovery
-from taskflow_core.database import Sessions, plain_url
+from taskflow_core.database import plain_url
 from taskflow_core.probes import Pulse
-from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.settings import Settings, WorkerSettings
 from taskflow_worker.keeper import Identity, Keeper
 
 WORKER = "host-1-boot"
-
-
-@pytest.fixture
-async def client(settings: Settings, sessions: Sessions) -> AsyncIterator[Client]:
-    redis = connect_redis(settings)
-    yield Client(sessions, DeliveryQueue(redis))
-    await redis.aclose()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 from psycopg import AsyncConnection
 from sqlalchemy import text
 
-from children import Children, children
+from children import Children
 from fake_context import add_task, add_user
 from taskflow_core import retention
 from taskflow_core.database import Sessions, plain_url
@@ -38,12 +38,6 @@ async def connection(settings: Settings) -> AsyncIterator[AsyncConnection[Any]]:
 @pytest.fixture
 async def owner(sessions: Sessions) -> UUID:
     return await add_user(sessions)
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
 
 
 def now() -> datetime:

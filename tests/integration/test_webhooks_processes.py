@@ -3,15 +3,14 @@
 import json
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from children import Children, Client, children
+from children import Children, Client
 from http_server import Answer, Asked, serving
 from taskflow_core import webhooks
 from taskflow_core.addresses import AllowList
@@ -26,12 +25,6 @@ from waiting import eventually, eventually_async
 
 OLD_KEY, KEY = "o" * 32, "k" * 32
 RULES = UrlRules(AllowList.parse("127.0.0.1"), allow_http=True)
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,24 +10,9 @@ from rq import Queue, Worker
 from rq.job import Job
 from sqlalchemy import text
 
-from children import Children, Client, children
-from taskflow_core.database import Sessions
-from taskflow_core.queue import QUEUE_KEY, DeliveryQueue, connect_redis
-from taskflow_core.settings import Settings
+from children import Children, Client
+from taskflow_core.queue import QUEUE_KEY
 from waiting import eventually, eventually_async
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(settings: Settings, sessions: Sessions) -> AsyncIterator[Client]:
-    redis = connect_redis(settings)
-    yield Client(sessions, DeliveryQueue(redis))
-    await redis.aclose()
 
 
 async def test_a_task_completes_with_its_result_history_events_and_logs(nursery: Children, client: Client) -> None:

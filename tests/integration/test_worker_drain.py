@@ -1,34 +1,14 @@
 """A real worker process under a drain flag: it acknowledges, takes nothing, and goes on when it is released."""
 
 import socket
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
-import pytest
-
-from children import Children, Client, children
+from children import Children, Client
 from taskflow_core.beacons import BEACON_KEY
-from taskflow_core.database import Sessions
-from taskflow_core.queue import DeliveryQueue, connect_redis
-from taskflow_core.settings import Settings
 from taskflow_operator.drain import Drain
 from taskflow_operator.signals import Signals
 from waiting import eventually_async
 
 POD = socket.gethostname()
-
-
-@pytest.fixture
-def nursery(env: dict[str, str], tmp_path: Path) -> Iterator[Children]:
-    with children(env, tmp_path) as started:
-        yield started
-
-
-@pytest.fixture
-async def client(settings: Settings, sessions: Sessions) -> AsyncIterator[Client]:
-    redis = connect_redis(settings)
-    yield Client(sessions, DeliveryQueue(redis))
-    await redis.aclose()
 
 
 async def test_a_drained_worker_finishes_what_it_holds_takes_no_more_and_goes_on_when_released(
