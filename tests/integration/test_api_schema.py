@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from redis import Redis
 from schemathesis import Case
 from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi.checks import unsupported_method
+from schemathesis.specs.openapi.checks import negative_data_rejection, unsupported_method
 from sqlalchemy import update
 from sqlmodel import col
 
@@ -60,6 +60,8 @@ class Server:
 VERB = re.compile(r":[a-zA-Z]+$")
 # Their success ends every access token of who asks.
 END_TOKENS = {"logout_all", "change_password"}
+# Each item of a batch has an answer of its own: a wrong one is named inside a 200.
+ANSWERS_BY_ITEM = {"create_batch_tasks"}
 
 
 def email_of(role: Role, *, mortal: bool = False) -> str:
@@ -121,5 +123,7 @@ def test_the_api_answers_as_the_document_says(case: Case[Any], server: Server, r
     if operation["operationId"] in END_TOKENS:
         token = server.token(role, mortal=True)
     left_out: list[Any] = [unsupported_method] if VERB.search(case.operation.path) else []
+    if operation["operationId"] in ANSWERS_BY_ITEM:
+        left_out.append(negative_data_rejection)
     headers = {"Authorization": f"Bearer {token}"}
     case.call_and_validate(base_url=server.url, headers=headers, excluded_checks=left_out)
