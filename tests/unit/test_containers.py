@@ -1,7 +1,9 @@
 """What the files around containers promise, without an engine."""
 
 import re
+import shutil
 import stat
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,25 @@ def test_grafana_finds_its_source_and_its_dashboards_where_compose_puts_them() -
     assert (url.hostname, url.port, source["isDefault"]) == ("prometheus", 9090, True)
     (provider,) = yaml.safe_load((MONITORING / "grafana" / "dashboards" / "taskflow.yaml").read_text())["providers"]
     assert mounts[provider["options"]["path"]].endswith("monitoring/dashboards")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param([], "which command? hack/kind.sh up|load|down", id="without a command"),
+        pytest.param(["up"], "kind is missing; install it", id="without kind"),
+    ],
+)
+def test_kind_sh_refuses_with_words(tmp_path: Path, arguments: list[str], said: str) -> None:
+    bash = shutil.which("bash")
+    assert bash is not None
+    done = subprocess.run(
+        [bash, ROOT / "hack" / "kind.sh", *arguments],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
