@@ -38,9 +38,9 @@ class Metrics:
         children[0].inc()
         children[1].observe(seconds)
 
-    def task_created(self, type_: str) -> None:
-        """Count one committed task."""
-        self._created.labels(type_).inc()
+    def task_created(self, type_: str, tasks: int = 1) -> None:
+        """Count committed tasks."""
+        self._created.labels(type_).inc(tasks)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from taskflow_api.body import ARRIVED
 from taskflow_api.problems import Problem
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -71,6 +72,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Tell the app, which has not begun yet when the body came with the head."""
+        self.scope["state"][ARRIVED] = True
+        super().on_message_complete()
 
     def pause_writing(self) -> None:
         """Cut the client off if it does not go on reading its answer."""
