@@ -1,7 +1,8 @@
-"""The table of values in the chart's README, made of values.yaml and values.schema.json: `make chart-table` writes it."""
+"""The table of values in the chart's README, made of values.yaml and its schema: `make chart-table` writes it."""
 
 import json
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def table() -> str:
 def readme(text: str) -> str:
     """Return the README with the table as it should be."""
     before, _, rest = text.partition(HEAD)
-    after = rest[rest.index("\n\n") :] if "\n\n" in rest else "\n"
-    return before + table() + after.removeprefix("\n")
+    after = dropwhile(lambda line: line.startswith("|"), rest.splitlines(keepends=True))
+    return before + table() + "".join(after)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Apply the TaskFlowCluster of a release, owned by the release's ConfigMap: `apply_cluster.py FILE CONFIGMAP`.
 
-It runs in a pod, as a hook of the chart, on the standard library alone. The API server gets two minutes to know the kind
-and to answer; what it refuses is printed in its own words, and the exit status is 1.
+It runs in a pod, as a hook of the chart, on the standard library alone. The API server gets two minutes to know the
+kind and to answer; what it refuses is printed in its own words, and the exit status is 1.
 """
 
 import json
@@ -69,7 +69,7 @@ def apply(manifest: dict[str, Any], configmap: str) -> str:
     """Apply the manifest once; return its name.
 
     Raises:
-        NotYet, Refused: as `call` does, and when a TaskFlowCluster of that name is on its way out, or not the release's.
+        NotYet, Refused: as `call` does, and when a TaskFlowCluster of that name is leaving, or not the release's.
     """
     name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
     kinds = call("GET", KINDS) or {"resources": []}
@@ -103,8 +103,8 @@ def check_owner(existing: dict[str, Any] | None, configmap: str, uid: str) -> No
         raise NotYet(f"TaskFlowCluster {metadata['name']} of an earlier release is still going away")
     if not uids:
         raise Refused(
-            f"TaskFlowCluster {metadata['name']} in {metadata['namespace']} was not made by this release: set cluster.name "
-            "to another name, or cluster.enabled to false to leave it alone"
+            f"TaskFlowCluster {metadata['name']} in {metadata['namespace']} was not made by this release: set "
+            "cluster.name to another name, or cluster.enabled to false to leave it alone"
         )
 
 
