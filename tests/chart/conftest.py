@@ -13,6 +13,7 @@ from cluster.api_server import ApiServer, running_api_server
 from waiting import eventually
 
 NAMESPACE = "chart"
+TENANT = "tenant"
 MONITORING = {"servicemonitors": "ServiceMonitor", "podmonitors": "PodMonitor", "prometheusrules": "PrometheusRule"}
 
 
@@ -23,17 +24,24 @@ def _helm() -> None:
 
 @pytest.fixture(scope="session")
 def api_server() -> Iterator[ApiServer]:
-    """Run an API server without nodes; its namespace `chart` warns of pods that are not restricted."""
+    """Run an API server without nodes; its namespace `chart` is restricted, and all a tenant has."""
     labels = {"pod-security.kubernetes.io/warn": "restricted", "pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     definitions = [monitoring_definition(plural, kind) for plural, kind in MONITORING.items()]
+    rights = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": TENANT, "namespace": NAMESPACE},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": TENANT}],
+    }
     own = yaml.safe_load((CHART / "files" / "crd.yaml").read_text())
     with (
         tempfile.TemporaryDirectory(prefix="taskflow-chart-") as folder,
-        running_api_server(Path(folder), {"admin": "system:masters"}) as server,
+        running_api_server(Path(folder), {"admin": "system:masters", TENANT: "tenants"}) as server,
     ):
         made = server.kubectl(
-            "apply", "--server-side", "-f", "-", text=yaml.safe_dump_all([namespace, own, *definitions])
+            "apply", "--server-side", "-f", "-", text=yaml.safe_dump_all([namespace, rights, own, *definitions])
         )
         assert made.returncode == 0, made.stderr
         eventually(lambda: server.kubectl("get", ",".join(["taskflowclusters", *MONITORING]), "-A").returncode == 0)

@@ -21,9 +21,6 @@ from waiting import eventually
 
 RELEASE = "taskflow"
 DEFINITION = "crd/taskflowclusters.taskflow.io"
-OPERATOR_REPOSITORY, _, OPERATOR_TAG = os.environ.get("TASKFLOW_OPERATOR_IMAGE", "taskflow/operator:dev").rpartition(
-    ":"
-)
 KINDS = (
     "deployments,jobs,pods,services,serviceaccounts,configmaps,secrets,persistentvolumeclaims,roles,rolebindings,"
     "poddisruptionbudgets,networkpolicies,leases,taskflowclusters"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chart.conftest import NAMESPACE, TENANT
 from chart.helm import CHART, Helm, Refused
 from chart.test_apply_hook import manifest
 from cluster.api_server import ApiServer
@@ -32,7 +33,7 @@ def there(server: ApiServer, helm: Helm, kinds: str) -> set[str]:
     """Return what there is of these kinds, but for what every namespace has."""
     shown = server.kubectl("get", kinds, "--namespace", helm.namespace, "-o", "name")
     assert shown.returncode == 0, shown.stderr
-    return {line.partition("/")[2] for line in shown.stdout.split()} - {"kube-root-ca.crt", "default"}
+    return {line.partition("/")[2] for line in shown.stdout.split()} - {"kube-root-ca.crt", "default", TENANT}
 
 
 def secret(server: ApiServer, helm: Helm, name: str) -> dict[str, str]:
@@ -81,6 +82,16 @@ def test_generated_secrets_survive_upgrades_and_the_release(api_server: ApiServe
     eventually(lambda: there(api_server, release, "secrets") == kept)
     change(release, "install", TRY_OUT)
     assert {name: secret(api_server, release, f"taskflow-{name}") for name in STORES} == first
+
+
+def test_whoever_has_one_namespace_installs_for_that_one(api_server: ApiServer) -> None:
+    tenant = Helm(NAMESPACE, env={"KUBECONFIG": str(api_server.kubeconfig(TENANT))})
+    alone = TRY_OUT | {"watchNamespaces": [NAMESPACE], "crds": {"install": False}, "networkPolicy": {"enabled": True}}
+    change(tenant, "install", alone)
+    change(tenant, "upgrade", alone | {"operator": {"replicas": 2}})
+    with pytest.raises(Refused, match="is forbidden"):
+        change(tenant, "upgrade", TRY_OUT)
+    tenant.run("uninstall", "taskflow", "--no-hooks")
 
 
 def test_an_uninstall_leaves_nothing_but_the_definition(api_server: ApiServer, release: Helm) -> None:
