@@ -23,7 +23,7 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit
+.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,12 @@ image: ## Build both images and the one of the cluster's tests
 
 test-cluster: setup ## Run the operator's tests against a real Kubernetes API server, from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/cluster
+
+test-chart: setup ## Render, install, upgrade and remove the Helm chart: on an API server and the cluster of KUBECONFIG
+	$(BIN)/pytest tests/chart
+
+chart-table: setup ## Write the table of values into the chart's README
+	$(BIN)/python tests/chart/values_table.py
 
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
