@@ -15,6 +15,7 @@ from taskflow_operator.store import Place
 RECONCILE_TIMEOUT_S = 45.0
 MAX_BACKOFF_S = 60.0
 LEAST_PAUSE_S = 0.1  # a burst of events is one look
+APART_S = 0.02  # for each loop there is, a first look may wait so long: a thousand at once would starve the lease
 SLACK_S = 15.0  # a look that is so late beyond its own timeout will not come
 
 log = get_logger(__name__)
@@ -25,16 +26,18 @@ ReconcilerMaker = Callable[[Place], Reconciler | None]
 class Loop:
     """Looks after one cluster until it is gone."""
 
-    def __init__(self, reconciler: Reconciler, may_write: Callable[[], bool]) -> None:
+    def __init__(self, reconciler: Reconciler, may_write: Callable[[], bool], *, wait_s: float) -> None:
         self._reconciler = reconciler
         self._may_write = may_write
         self._failures = 0
+        self._wait_s = wait_s
         self.wake = asyncio.Event()
-        self.due_at = time.monotonic()
+        self.due_at = time.monotonic() + wait_s
 
     async def run(self) -> None:
-        """Look, wait, look again."""
+        """Wait a little, look, wait, look again."""
         try:
+            await asyncio.sleep(self._wait_s)
             while True:
                 self.wake.clear()
                 wait_s = await self._look()
@@ -103,7 +106,8 @@ class Loops:
         if reconciler is None:
             self._running.pop(place, None)
             return
-        loop = Loop(reconciler, self._may_write)
+        spread_s = random.uniform(0, APART_S * len(self._running))  # noqa: S311 - jitter
+        loop = Loop(reconciler, self._may_write, wait_s=spread_s)
         task = asyncio.create_task(loop.run(), name=f"cluster {place.namespace}/{place.name}")
         task.add_done_callback(lambda _: self._ended(place))
         self._running[place] = (loop, task)

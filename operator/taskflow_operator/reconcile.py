@@ -13,11 +13,11 @@ from taskflow_core.logs import get_logger
 from taskflow_core.scaling import Overrides
 from taskflow_operator import metrics
 from taskflow_operator.actions import Actor, Memory
-from taskflow_operator.cluster import DELETION_COST, ApiFailure, KubernetesApi
+from taskflow_operator.cluster import ApiFailure, KubernetesApi
 from taskflow_operator.conditions import invalid_status, status_of
 from taskflow_operator.credentials import CredentialReader, Credentials
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, POD, Body
-from taskflow_operator.names import POOL_LABEL, worker_name
+from taskflow_operator.names import DELETION_COST, POOL_LABEL, worker_name
 from taskflow_operator.news import news
 from taskflow_operator.observed import Key, Observed, replicas, rolling_out
 from taskflow_operator.plan import plan
@@ -105,7 +105,7 @@ class Reconciler:
         metrics.forget(self.place, list(self._reports))
 
     def _body(self) -> Body:
-        body = self._store.clusters.get(self.place)
+        body = self._store.cluster(self.place)
         if body is None or body["metadata"]["uid"] != self.uid or body["metadata"].get("deletionTimestamp"):
             raise Gone
         return body

@@ -88,7 +88,7 @@ async def running_operator(
         scalers.setdefault(place, []).append(made)
         return made
 
-    process = Process(settings, api, make)
+    process = Process(settings, api, api, make)
     task = asyncio.create_task(process.run())
     try:
         yield Operator(process, scalers, task)
