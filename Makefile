@@ -23,10 +23,10 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table
+.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table bench-operator
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -72,6 +72,9 @@ bench-api: setup ## Measure the API beside a Node server and a synchronous endpo
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python benchmarks/run.py --api --peers $(PEERS)/bin
+
+bench-operator: setup ## Measure one operator over 500 clusters with 10,000 pods; writes benchmarks/OPERATOR.md (KUBEBUILDER_ASSETS)
+	PYTHONPATH=tests $(BIN)/python benchmarks/clusters.py
 
 soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
 	$(BIN)/python benchmarks/soak.py
