@@ -7,7 +7,7 @@ figure is better than one of before the outage. Each scheduler tells the same of
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import psycopg
 from prometheus_client import CollectorRegistry
@@ -78,27 +78,30 @@ class Watcher(Collector):
         seen, waiting = self._seen, self._waiting
         if seen is None or time.monotonic() - self._at > self._every_s * STALE_ROUNDS + LOOK_S:
             return
-        yield _one("taskflow_standing_timestamp_seconds", "When these were gathered.", self._told_at)
-        queues = seen.queues.items()
-        yield _by("queue", "taskflow_queue_waiting", "Deliveries that wait.", list(waiting.items()))
-        yield _by("queue", "taskflow_queue_running", "Tasks that run.", [(name, one.running) for name, one in queues])
-        yield _by(
-            "queue",
-            "taskflow_queue_oldest_age_seconds",
-            "Since when the first of those that wait has been enqueued.",
-            [(name, one.oldest_age_s) for name, one in queues],
-        )
-        yield _by("queue", "taskflow_queue_paused", "1 while paused.", [(name, one.paused) for name, one in queues])
-        yield _by("state", "taskflow_workers", "Workers that are registered.", list(seen.workers.items()))
-        yield _by("state", "taskflow_webhook_endpoints", "Webhooks.", list(seen.webhooks.items()))
-        yield _one(
-            "taskflow_outbox_lag_seconds", "For how long the first due task was not enqueued.", seen.outbox_lag_s
-        )
-        yield _one("taskflow_dead_letters", "FAILED tasks, counted up to 20,000.", seen.dead_letters)
-        yield _one(
-            "taskflow_webhook_deliveries_waiting", "Deliveries to send, counted up to 20,000.", seen.webhooks_waiting
-        )
-        yield _one("taskflow_webhook_lag_seconds", "For how long the first due delivery waits.", seen.webhooks_lag_s)
+        yield from families(seen, waiting, gathered_at=self._told_at)
+
+
+def families(seen: Standing, waiting: Mapping[str, int], *, gathered_at: float) -> Iterator[GaugeMetricFamily]:
+    """Return the metrics that say how the platform stands; `gathered_at` in seconds since 1970."""
+    yield _one("taskflow_standing_timestamp_seconds", "When these were gathered.", gathered_at)
+    queues = seen.queues.items()
+    yield _by("queue", "taskflow_queue_waiting", "Deliveries that wait.", list(waiting.items()))
+    yield _by("queue", "taskflow_queue_running", "Tasks that run.", [(name, one.running) for name, one in queues])
+    yield _by(
+        "queue",
+        "taskflow_queue_oldest_age_seconds",
+        "Since when the first of those that wait has been enqueued.",
+        [(name, one.oldest_age_s) for name, one in queues],
+    )
+    yield _by("queue", "taskflow_queue_paused", "1 while paused.", [(name, one.paused) for name, one in queues])
+    yield _by("state", "taskflow_workers", "Workers that are registered.", list(seen.workers.items()))
+    yield _by("state", "taskflow_webhook_endpoints", "Webhooks.", list(seen.webhooks.items()))
+    yield _one("taskflow_outbox_lag_seconds", "For how long the first due task was not enqueued.", seen.outbox_lag_s)
+    yield _one("taskflow_dead_letters", "FAILED tasks, counted up to 20,000.", seen.dead_letters)
+    yield _one(
+        "taskflow_webhook_deliveries_waiting", "Deliveries to send, counted up to 20,000.", seen.webhooks_waiting
+    )
+    yield _one("taskflow_webhook_lag_seconds", "For how long the first due delivery waits.", seen.webhooks_lag_s)
 
 
 def _one(name: str, about: str, value: float) -> GaugeMetricFamily:
