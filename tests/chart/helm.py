@@ -35,7 +35,7 @@ class Helm:
             Refused: it left with an error.
         """
         given = [] if values is None else ["--values", "-"]
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             ["helm", "--namespace", self.namespace, *arguments, *given],
             input=yaml.safe_dump(values or {}),
             env={**os.environ, **self.env},
