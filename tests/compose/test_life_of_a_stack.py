@@ -138,9 +138,10 @@ def test_prometheus_scrapes_every_process_by_the_rules_of_the_chart(stack: Stack
     eventually(lambda: up() == wanted, timeout=60)
     files = (ROOT / "charts" / "taskflow" / "files" / "monitoring").glob("*.yaml")
     shipped = {group["name"] for file in files for group in yaml.safe_load(file.read_text())["groups"]}
-    loaded = {group["name"] for group in stack.python("api", QUERY % "rules")["data"]["groups"]}
-    assert loaded == shipped
+    loaded = stack.python("api", QUERY % "rules")["data"]["groups"]
+    assert {group["name"] for group in loaded} == shipped
     assert shipped
+    assert [rule["name"] for group in loaded for rule in group["rules"] if rule["health"] == "err"] == []
 
 
 @pytest.mark.parametrize(
