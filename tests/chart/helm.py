@@ -35,9 +35,10 @@ class Helm:
             Refused: it left with an error.
         """
         given = [] if values is None else ["--values", "-"]
+        text: str = yaml.safe_dump(values or {})
         done = subprocess.run(
             ["helm", "--namespace", self.namespace, *arguments, *given],
-            input=yaml.safe_dump(values or {}),
+            input=text,
             env={**os.environ, **self.env},
             capture_output=True,
             text=True,
@@ -46,7 +47,7 @@ class Helm:
         )
         if done.returncode:
             raise Refused(done.stderr + done.stdout)
-        return done.stdout + done.stderr
+        return done.stdout
 
     def template(self, values: Values, *options: str) -> list[Body]:
         """Return the objects of a release `taskflow`, hooks and tests too."""
