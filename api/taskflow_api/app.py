@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from starlette.routing import Match, Route, Router
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.direct import Api, ShortWay
 from taskflow_api.feed import Feed
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
@@ -82,8 +84,8 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     """Return the application; it accepts the task types of `registry`."""
-    metrics = Metrics()
-    app = FastAPI(
+    metrics = Metrics(types=registry.names())
+    app = Api(
         title="TaskFlow",
         version=version(DISTRIBUTION),
         description=DESCRIPTION,
@@ -96,15 +98,17 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        larger={creation.BATCH_PATH: settings.max_batch_bytes},
-        timeout_s=settings.body_timeout_s,
-    )
+    bodies: dict[str, Any] = {
+        "max_bytes": settings.max_body_bytes,
+        "larger": {creation.BATCH_PATH: settings.max_batch_bytes},
+        "timeout_s": settings.body_timeout_s,
+    }
+    app.add_middleware(BodyLimit, **bodies)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for busy in (creation, reading):  # first, and not included: they are found at once, without FastAPI's detours
-        app.router.routes.extend(busy.router.routes)
+    busy = [*creation.router.routes, *reading.router.routes]
+    app.short_way = ShortWay(busy)
+    app.around = RequestTrail(BodyLimit(app.short_way, **bodies), metrics=metrics)
+    app.router.routes.extend(busy)  # documented, and known when the method is wrong
     for module in ROUTES:
         app.include_router(module.router)
     return app
@@ -127,7 +131,9 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
     engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
     sessions = create_sessions(engine)
     redis = connect_redis(settings)
-    queue = DeliveryQueue(redis)
+    queue = DeliveryQueue(redis, deferred=metrics.deferred)
+    feed = Feed(settings)
+    metrics.watch(engine=engine, streams=lambda: feed.open_streams, waits=lambda: feed.open_waits)
     keyring = _keyring(settings)
     tokens = AccessTokens(
         keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
@@ -151,7 +157,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
         recent=Recent(keep_s=RECENT_S),
         revisions=revisions.known(),
-        feed=Feed(settings),
+        feed=feed,
     )
 
 
@@ -171,6 +177,7 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 async def _answer(request: Request, error: Exception) -> Response:
     problem = describe(error)
+    request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
         problem.headers["Allow"] = _methods_of(request)
     return problem.response(request.state.request_id)

@@ -2,10 +2,9 @@
 
 import re
 import time
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +13,7 @@ from taskflow_api.problems import describe
 from taskflow_core.logs import get_logger
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+REFUSALS = frozenset({429, 503})
 CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
 QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 # As they go over the wire: each answer has them.
@@ -43,19 +43,25 @@ class RequestTrail:
             return
         answer = _Answer(scope, send)
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
-            try:
-                await self._app(scope, receive, answer.send)
-            except ClientDisconnect:
-                answer.status = answer.status or CLIENT_LEFT
-            except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
-                await answer.failed(error, receive)
-            finally:
-                self._finished(scope, answer.status, time.perf_counter() - started)
+        self._metrics.in_flight += 1
+        structlog.contextvars.bind_contextvars(request_id=answer.request_id)  # each request is a task of its own
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.status = answer.status or CLIENT_LEFT
+        except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
+            await answer.failed(error, receive)
+        finally:
+            self._metrics.in_flight -= 1
+            self._finished(scope, answer.status, time.perf_counter() - started)
 
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
-        self._metrics.request_finished(method=scope["method"], route=route, status=status, seconds=seconds)
+        state = scope["state"]
+        timed = None if "held_open" in state else seconds
+        self._metrics.request_finished(method=scope["method"], route=route, status=status, seconds=timed)
+        if status in REFUSALS and "problem" in state:
+            self._metrics.refused(state["problem"])
         write = log.debug if route in QUIET_ROUTES and status < 400 else log.info
         write(
             "request.finished",
@@ -63,7 +69,7 @@ class RequestTrail:
             route=route,
             status=status,
             duration_ms=round(seconds * 1000, 2),
-            user_id=scope["state"].get("user_id"),
+            user_id=state.get("user_id"),
         )
 
 
@@ -89,6 +95,7 @@ class _Answer:
 
     async def failed(self, error: Exception, receive: Receive) -> None:
         problem = describe(error)
+        self._scope["state"]["problem"] = problem.code
         if problem.status == 503:
             log.warning("request.unavailable", error=type(error).__name__, reason=str(error).partition("\n")[0])
         elif problem.status >= 500:
@@ -99,5 +106,5 @@ class _Answer:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if SANE_ID.fullmatch(given) else uuid4().hex
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return given if SANE_ID.fullmatch(given) else token_hex(16)

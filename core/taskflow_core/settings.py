@@ -222,6 +222,7 @@ class SchedulerSettings(WebhookSettings):
     retain_security_events_days: Days = 180
     archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
     retain_deliveries_days: Days = 30
+    metrics_interval_s: float = Field(default=15.0, ge=0.1, le=300)
     webhook_concurrency: int = Field(default=32, ge=1, le=500)
     webhook_disable_after_s: int = Field(default=3 * 86_400, ge=60, le=YEAR_S)
 

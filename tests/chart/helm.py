@@ -35,10 +35,9 @@ class Helm:
             Refused: it left with an error.
         """
         given = [] if values is None else ["--values", "-"]
-        text: str = yaml.safe_dump(values or {})
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             ["helm", "--namespace", self.namespace, *arguments, *given],
-            input=text,
+            input=yaml.safe_dump(values or {}),
             env={**os.environ, **self.env},
             capture_output=True,
             text=True,
