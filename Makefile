@@ -23,7 +23,7 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit
+.PHONY: help setup up demo test test-faults test-monitoring test-e2e env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ env: ## Write .env with new secrets for docker compose
 
 image: ## Build both images and the one of the cluster's tests
 	hack/images.sh
+
+test-monitoring: setup ## Try alerts with promtool, and every query with a real Prometheus (Debian: apt-get install prometheus)
+	PROMETHEUS_BIN=$$(hack/prometheus.sh) $(BIN)/pytest tests/monitoring
 
 test-cluster: setup ## Run the operator's tests against a real Kubernetes API server, from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/cluster
