@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from starlette.routing import Match, Route, Router
 
 from taskflow_api.body import BodyLimit
 from taskflow_api.dependencies import Resources
+from taskflow_api.direct import Api, ShortWay
 from taskflow_api.feed import Feed
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
@@ -83,7 +85,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     """Return the application; it accepts the task types of `registry`."""
     metrics = Metrics(types=registry.names())
-    app = FastAPI(
+    app = Api(
         title="TaskFlow",
         version=version(DISTRIBUTION),
         description=DESCRIPTION,
@@ -96,15 +98,17 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_body_bytes,
-        larger={creation.BATCH_PATH: settings.max_batch_bytes},
-        timeout_s=settings.body_timeout_s,
-    )
+    bodies: dict[str, Any] = {
+        "max_bytes": settings.max_body_bytes,
+        "larger": {creation.BATCH_PATH: settings.max_batch_bytes},
+        "timeout_s": settings.body_timeout_s,
+    }
+    app.add_middleware(BodyLimit, **bodies)
     app.add_middleware(RequestTrail, metrics=metrics)
-    for busy in (creation, reading):  # first, and not included: they are found at once, without FastAPI's detours
-        app.router.routes.extend(busy.router.routes)
+    busy = [*creation.router.routes, *reading.router.routes]
+    app.short_way = ShortWay(busy)
+    app.around = RequestTrail(BodyLimit(app.short_way, **bodies), metrics=metrics)
+    app.router.routes.extend(busy)  # documented, and known when the method is wrong
     for module in ROUTES:
         app.include_router(module.router)
     return app

@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
@@ -24,6 +23,9 @@ MAX_DIGITS = 20
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 SHOWN_DEPTH = 3
 MAX_NAME = 200
+
+# In a request's state: the body came with the head, as a whole. The protocol says so.
+ARRIVED = "body_arrived"
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -45,14 +47,26 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
         max_bytes = self._larger.get(scope["path"], self._max_bytes)
-        announced = headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > max_bytes:
+        for name, value in scope["headers"]:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
+            if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
+                raise _too_large(max_bytes)
+        counted = _whole if scope.get("state", {}).get(ARRIVED) else _counting
+        await self._app(scope, counted(receive, max_bytes, self._timeout_s), send)
+
+
+def _whole(receive: Receive, max_bytes: int, _timeout_s: float) -> Receive:
+    """Count a body that is here already: most are, and a timer for each would cost more than reading it."""
+
+    async def counted() -> Message:
+        message = await receive()
+        if len(message.get("body", b"")) > max_bytes:
             raise _too_large(max_bytes)
-        await self._app(scope, _counting(receive, max_bytes, self._timeout_s), send)
+        return message
+
+    return counted
 
 
 def _counting(receive: Receive, max_bytes: int, timeout_s: float) -> Receive:
@@ -91,15 +105,29 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
         BadJson: the body is not JSON: NaN, lone surrogates and invalid UTF-8 included.
         Invalid: a field is wrong; names it.
     """
-    if optional and not await request.body():
+    body = await _bytes_of(request)
+    if optional and not body:
         return model()
     if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
         raise WrongMediaType("send JSON, with the header Content-Type: application/json")
-    value = parse(await request.body())
+    value = parse(body)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+
+async def _bytes_of(request: Request) -> bytes:
+    """Return the whole body. As `request.body()`, without its detours."""
+    chunks = []
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunks.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(chunks)
 
 
 def parse(body: bytes) -> Any:

@@ -73,9 +73,9 @@ class Metrics:
         """Count a login: succeeded, failed or limited."""
         self._logins[outcome].inc()
 
-    def task_created(self, type_: str) -> None:
-        """Count one committed task."""
-        self._created[type_].inc()
+    def task_created(self, type_: str, tasks: int = 1) -> None:
+        """Count committed tasks."""
+        self._created[type_].inc(tasks)
 
     def deferred(self, deliveries: int) -> None:
         """Count deliveries that Redis was not there for."""

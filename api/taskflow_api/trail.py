@@ -2,10 +2,9 @@
 
 import re
 import time
-from uuid import uuid4
+from secrets import token_hex
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -45,16 +44,16 @@ class RequestTrail:
         answer = _Answer(scope, send)
         started = time.perf_counter()
         self._metrics.in_flight += 1
-        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
-            try:
-                await self._app(scope, receive, answer.send)
-            except ClientDisconnect:
-                answer.status = answer.status or CLIENT_LEFT
-            except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
-                await answer.failed(error, receive)
-            finally:
-                self._metrics.in_flight -= 1
-                self._finished(scope, answer.status, time.perf_counter() - started)
+        structlog.contextvars.bind_contextvars(request_id=answer.request_id)  # each request is a task of its own
+        try:
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            answer.status = answer.status or CLIENT_LEFT
+        except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
+            await answer.failed(error, receive)
+        finally:
+            self._metrics.in_flight -= 1
+            self._finished(scope, answer.status, time.perf_counter() - started)
 
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
@@ -107,5 +106,5 @@ class _Answer:
 
 
 def _request_id(scope: Scope) -> str:
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if SANE_ID.fullmatch(given) else uuid4().hex
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"").decode("latin-1")
+    return given if SANE_ID.fullmatch(given) else token_hex(16)

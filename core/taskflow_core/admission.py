@@ -6,6 +6,7 @@ reaches beyond one's own tasks ends at once.
 """
 
 import time
+from functools import partial
 from typing import NamedTuple
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from taskflow_core.database import Sessions
 from taskflow_core.errors import InvalidToken
 from taskflow_core.memory import ShortMemory
 from taskflow_core.models.users import Role, User
+from taskflow_core.sharing import Shared
 from taskflow_core.tokens import AccessTokens, Identity
 
 MAX_REMEMBERED = 10_000
@@ -42,6 +44,9 @@ class Admission:
         self._sessions = sessions
         self._accounts: ShortMemory[UUID, Standing] = ShortMemory(seconds=remembered_s, most=MAX_REMEMBERED)
         self._keys: ShortMemory[bytes, FoundKey] = ShortMemory(seconds=remembered_s, most=MAX_REMEMBERED)
+        # When a memory ends, all requests of that account ask at once.
+        self._asked_accounts: Shared[Standing] = Shared()
+        self._asked_keys: Shared[FoundKey | None] = Shared()
 
     async def identify(self, token: str, *, method: str, path: str) -> Identity:
         """Return whom an access token or API key speaks for, if they may send this method to this routed path.
@@ -54,7 +59,7 @@ class Admission:
         if token.startswith(api_keys.PREFIX):
             key = await self._find_key(token)
             scopes.check(key.scopes, method=method, path=path)
-            return Identity(key.owner, key.token_version, key.expires_at.timestamp())
+            return Identity(key.owner, key.token_version, key.expires_at.timestamp(), key_id=key.key_id)
         identity = self._tokens.verify(token)
         await self.check(identity)
         return identity
@@ -85,6 +90,9 @@ class Admission:
         return None if known is None or known.token_version < identity.token_version else known
 
     async def _look(self, user_id: UUID) -> Standing:
+        return await self._asked_accounts.ask(user_id, partial(self._read, user_id))
+
+    async def _read(self, user_id: UUID) -> Standing:
         asked_at = time.monotonic()
         columns = (col(User.role), col(User.token_version), col(User.disabled_at).is_(None))
         async with self._sessions() as session:
@@ -97,12 +105,12 @@ class Admission:
         if api_keys.FORM.fullmatch(token) is None:
             raise _bad_key()
         key_hash = api_keys.digest(token)
-        key = self._keys.get(key_hash) or await self._look_for_key(key_hash)
+        key = self._keys.get(key_hash) or await self._asked_keys.ask(key_hash, partial(self._read_key, key_hash))
         if key is None or key.expires_at.timestamp() <= time.time():
             raise _bad_key()
         return key
 
-    async def _look_for_key(self, key_hash: bytes) -> FoundKey | None:
+    async def _read_key(self, key_hash: bytes) -> FoundKey | None:
         asked_at = time.monotonic()
         async with self._sessions() as session:
             key = await api_keys.find(session, key_hash)

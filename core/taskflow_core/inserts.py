@@ -71,6 +71,8 @@ FROM unnest(%s::uuid[], %s::uuid[], %s::text[], %s::text[]) AS n(id, owner_id, t
 JOIN tasks t ON t.owner_id = n.owner_id AND t.type = n.type AND t.dedup_key = n.dedup_key AND t.finished_at IS NULL
 """
 
+OPTIONAL = ("dedup_key", "traceparent", "schedule_id", "fire_at", "asked_at")
+
 
 @dataclass(slots=True)
 class TaskRow:
@@ -175,8 +177,9 @@ def _dedup_order(asked: Asked) -> tuple[str, str, str]:
 
 
 def _fields(asked: Asked) -> dict[str, Any]:
+    """Return what is there: a field that is left out is NULL to the statement, and costs nothing on the way."""
     row, keyed = asked.row, asked.keyed
-    fields = {
+    fields: dict[str, Any] = {
         "id": row.id,
         "owner_id": row.owner_id,
         "type": row.type,
@@ -188,14 +191,13 @@ def _fields(asked: Asked) -> dict[str, Any]:
         "tags": row.tags,
         "max_attempts": row.max_attempts,
         "timeout_s": row.timeout_s,
-        "dedup_key": row.dedup_key,
-        "traceparent": row.traceparent,
-        "schedule_id": row.schedule_id,
-        "fire_at": row.fire_at,
         "created_at": row.created_at,
-        "asked_at": row.asked_at,
-        "looks_only": asked.looks_only,
     }
+    for name in OPTIONAL:
+        if (value := getattr(row, name)) is not None:
+            fields[name] = value
+    if asked.looks_only:
+        fields["looks_only"] = True
     if keyed is not None:
         fields["key"] = keyed.key
         fields["request_hash"] = keyed.request_hash.hex()

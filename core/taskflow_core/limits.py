@@ -34,7 +34,8 @@ WITH wanted AS (
 )
 UPDATE tasks t SET enqueued_at = NULL,
   run_at = clock_timestamp() + make_interval(secs => %(put_off_s)s * (1 + 2 * random()))
-FROM place p LEFT JOIN unnest(%(types)s::text[], %(most)s::int[]) AS l(type, most) ON l.type = p.type
+FROM (SELECT * FROM place ORDER BY id) AS p
+LEFT JOIN unnest(%(types)s::text[], %(most)s::int[]) AS l(type, most) ON l.type = p.type
 WHERE t.id = p.id AND t.status = 'PENDING' AND (p.of_type > l.most OR p.of_owner > %(per_owner)s::int)
 RETURNING t.id
 """

@@ -5,7 +5,7 @@ import random
 from typing import Any, LiteralString
 
 import orjson
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg.types.json import set_json_loads
 
 from taskflow_core.database import connect_args, dumps, plain_url
@@ -48,6 +48,17 @@ class Link:
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.close()
+
+
+def connect_blocking(settings: Settings, *, service: str) -> Connection[Any]:
+    """Return a connection for a thread that has no loop, its hot statements planned as on a link.
+
+    Raises:
+        psycopg.OperationalError: PostgreSQL cannot be reached.
+    """
+    arguments = connect_args(settings, service=service)
+    arguments["options"] += HOT  # else a join may lock rows as they lie, and not in the order of their ids
+    return Connection.connect(plain_url(settings.database_url), autocommit=True, **arguments)
 
 
 async def plan_hot(connection: AsyncConnection[Any]) -> None:

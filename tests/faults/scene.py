@@ -236,7 +236,7 @@ async def _working(child: Child, event: str) -> Child:
         assert child.process.poll() is None, child.log.read_text()
         return child.said(event)
 
-    await eventually_async(works)
+    await eventually_async(works, timeout=DEADLINE_S)
     return child
 
 

@@ -16,8 +16,8 @@ import psycopg
 from psycopg import Connection
 
 from taskflow_core import leases
-from taskflow_core.database import connect_args, plain_url
 from taskflow_core.leases import AttemptKey, Finished
+from taskflow_core.links import connect_blocking
 from taskflow_core.logs import get_logger
 from taskflow_core.probes import Pulse
 from taskflow_core.settings import WorkerSettings
@@ -165,8 +165,7 @@ class Keeper:
 
     def _connect(self) -> Connection[Any]:
         if self._connection is None or self._connection.closed:
-            url, arguments = plain_url(self._settings.database_url), connect_args(self._settings, service="keeper")
-            self._connection = psycopg.connect(url, autocommit=True, **arguments)
+            self._connection = connect_blocking(self._settings, service="keeper")
         return self._connection
 
     def _disconnect(self) -> None:

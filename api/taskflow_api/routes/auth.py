@@ -120,7 +120,7 @@ async def list_sessions(identity: CurrentIdentity, session: Session) -> Response
 
 @router.delete("/sessions/{session_id}", status_code=204)
 async def end_session(session_id: UUID, request: Request, actor: CurrentActor, session: Session) -> Response:
-    """End one of one's own sessions; its access token ends by itself."""
+    """End one of one's own sessions: its streams end within seconds, its access token by itself."""
     await refresh.revoke_session(session, session_id, actor=actor, origin=origin_of(request))
     await session.commit()
     return Response(status_code=204)

@@ -70,7 +70,7 @@ class TaskTemplate(BaseModel):
     max_attempts: MaxAttempts = 3
     timeout_s: Timeout | None = None
     dedup_key: DedupKey | None = None
-    tags: Tags = []
+    tags: Tags = Field(default_factory=list, json_schema_extra={"default": []})  # a literal is copied deeply each time
 
 
 class NewTaskBody(TaskTemplate):
