@@ -209,7 +209,7 @@ class Scheduler:
 
 async def _serve(settings: SchedulerSettings, registry: Registry) -> None:
     scheduler = Scheduler(settings, registry)
-    serve_probes(settings.probe_port, scheduler.pulse)
+    serve_probes(settings.probe_port, scheduler.pulse, host=settings.probe_host)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, scheduler.stopping.set)
