@@ -200,6 +200,7 @@ class WorkerSettings(Settings):
 
     queues: QueueNames = "high,default,low"
     max_running_per_owner: int | None = Field(default=None, ge=1)
+    probe_host: str = ""
     probe_port: int = Field(default=0, ge=0, le=65_535)
     slots: int = Field(default=16, ge=1, le=1000)
     lease_s: float = Field(default=30.0, ge=1, le=3600)
@@ -212,6 +213,7 @@ class WorkerSettings(Settings):
 class SchedulerSettings(WebhookSettings):
     """What the scheduler needs beside."""
 
+    probe_host: str = ""
     probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)

@@ -49,8 +49,9 @@ class Watcher(Collector):
         while not stopping.is_set():
             try:
                 async with asyncio.timeout(LOOK_S):
-                    self._seen = await standing.look(await self._link.get())
-                    self._waiting = await self._depths(self._seen)
+                    seen = await standing.look(await self._link.get())
+                    waiting = await self._depths(seen)
+                self._seen, self._waiting = seen, waiting
                 self._at, self._told_at = time.monotonic(), time.time()
             except (psycopg.Error, OSError) as error:  # a timeout is an OSError
                 log.warning("metrics.away", reason=str(error).strip() or type(error).__name__)
