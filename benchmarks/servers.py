@@ -60,12 +60,12 @@ def servers() -> Iterator[Servers]:
         postgres.initialise(programs, data, password)
         address = postgres.url(password, port, "postgres")
         launch = postgres.launch(programs, data, port, options=OPTIONS)
-        stack.enter_context(_running(launch, lambda: postgres.is_ready(address), signal.SIGINT))
+        stack.enter_context(server_process(launch, lambda: postgres.is_ready(address), signal.SIGINT))
         redis_password, redis_port = secrets.token_urlsafe(16), free_port()
         valkey.initialise(folder / "valkey", redis_port, redis_password)
         redis_url = valkey.url(redis_password, redis_port)
         redis_launch = valkey.launch(valkey.find(), folder / "valkey")
-        stack.enter_context(_running(redis_launch, lambda: valkey.is_ready(redis_url), signal.SIGTERM))
+        stack.enter_context(server_process(redis_launch, lambda: valkey.is_ready(redis_url), signal.SIGTERM))
         postgres.ensure_database(address, "taskflow")
         running = Servers(folder, postgres.url(password, port, "taskflow"), redis_url)
         schema.migrate(running.settings)
@@ -73,7 +73,8 @@ def servers() -> Iterator[Servers]:
 
 
 @contextmanager
-def _running(launch: Launch, ready: Callable[[], bool], stop: signal.Signals) -> Iterator[None]:
+def server_process(launch: Launch, ready: Callable[[], bool], stop: signal.Signals) -> Iterator[None]:
+    """Run a server until the block ends, which begins when it is ready."""
     process = subprocess.Popen(
         command_line(launch), env=launch.env, cwd=launch.cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

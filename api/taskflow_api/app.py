@@ -84,7 +84,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     """Return the application; it accepts the task types of `registry`."""
-    metrics = Metrics()
+    metrics = Metrics(types=registry.names())
     app = Api(
         title="TaskFlow",
         version=version(DISTRIBUTION),
@@ -131,7 +131,9 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
     engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
     sessions = create_sessions(engine)
     redis = connect_redis(settings)
-    queue = DeliveryQueue(redis)
+    queue = DeliveryQueue(redis, deferred=metrics.deferred)
+    feed = Feed(settings)
+    metrics.watch(engine=engine, streams=lambda: feed.open_streams, waits=lambda: feed.open_waits)
     keyring = _keyring(settings)
     tokens = AccessTokens(
         keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
@@ -155,7 +157,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
         recent=Recent(keep_s=RECENT_S),
         revisions=revisions.known(),
-        feed=Feed(settings),
+        feed=feed,
     )
 
 
@@ -178,6 +180,7 @@ async def _answer(request: Request, error: Exception) -> Response:
         # The address is a verb's, which the method does not know, and was taken for that of an id: `{id}:pause`.
         error = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
     problem = describe(error)
+    request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
         problem.headers["Allow"] = _methods_of(request)
     return problem.response(request.state.request_id)

@@ -118,6 +118,7 @@ class EventStream(Response):
             TooManyStreams, NoStreamFree: a bound is reached; nothing has been sent.
         """
         with self._listen() as listener:
+            scope["state"]["held_open"] = True
             leaving = asyncio.create_task(_until_left(receive, listener))
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

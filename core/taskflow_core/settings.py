@@ -201,6 +201,7 @@ class WorkerSettings(Settings):
 
     queues: QueueNames = "high,default,low"
     max_running_per_owner: int | None = Field(default=None, ge=1)
+    probe_host: str = ""
     probe_port: int = Field(default=0, ge=0, le=65_535)
     slots: int = Field(default=16, ge=1, le=1000)
     lease_s: float = Field(default=30.0, ge=1, le=3600)
@@ -213,6 +214,7 @@ class WorkerSettings(Settings):
 class SchedulerSettings(WebhookSettings):
     """What the scheduler needs beside."""
 
+    probe_host: str = ""
     probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
@@ -223,6 +225,7 @@ class SchedulerSettings(WebhookSettings):
     retain_security_events_days: Days = 180
     archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
     retain_deliveries_days: Days = 30
+    metrics_interval_s: float = Field(default=15.0, ge=0.1, le=300)
     webhook_concurrency: int = Field(default=32, ge=1, le=500)
     webhook_disable_after_s: int = Field(default=3 * 86_400, ge=60, le=YEAR_S)
 

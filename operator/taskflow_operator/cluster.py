@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -12,17 +13,17 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from taskflow_core.logs import get_logger
 from taskflow_operator.kinds import DEPLOYMENT, POD, Body, Kind
-from taskflow_operator.names import MANAGER
+from taskflow_operator.names import DELETION_COST, MANAGER
 from taskflow_operator.scaler import Stale
 
 REQUEST_TIMEOUT_S = 10.0
+CONNECTIONS = 32
 TRIES = 4
 MAX_WAIT_S = 5.0
-PAGE = 500
+PAGE = 100
 AGAIN = frozenset({429, 500, 502, 503, 504})
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
-DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 log = get_logger(__name__)
 
@@ -42,6 +43,7 @@ class KubernetesApi:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._room = asyncio.Semaphore(CONNECTIONS)  # who waits for a connection has not begun to time out
 
     @classmethod
     async def connect(cls) -> "KubernetesApi":
@@ -56,7 +58,7 @@ class KubernetesApi:
         else:
             # kubernetes reads KUBECONFIG when it is imported, which may be too early.
             await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
-        settings.connection_pool_maxsize = 32
+        settings.connection_pool_maxsize = CONNECTIONS
         return cls(ApiClient(settings))
 
     async def login(self) -> dict[str, Any]:
@@ -89,16 +91,20 @@ class KubernetesApi:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> list[Body]:
-        """Return the objects of a kind, read in pages; each says its kind, as single reads do."""
-        items: list[Body] = []
+    async def list(self, kind: Kind, namespace: str | None, *, labels: str = "") -> AsyncIterator[Body]:
+        """Yield the objects of a kind, no more than a page of them in memory; each says its kind, as single reads do.
+
+        Raises:
+            ApiFailure: a page cannot be read.
+        """
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         while True:
             page = await self.request("GET", kind.path(namespace), query=query)
-            items += [{"apiVersion": kind.api_version, "kind": kind.name, **item} for item in page.get("items", [])]
+            for item in page.get("items", []):
+                yield {"apiVersion": kind.api_version, "kind": kind.name, **item}
             token = page["metadata"].get("continue")
             if not token:
-                return items
+                return
             query["continue"] = token
 
     async def create(self, kind: Kind, manifest: Body) -> Body:
@@ -146,7 +152,8 @@ class KubernetesApi:
         """
         for attempt in range(1, TRIES + 1):
             try:
-                return await self._once(method, path, query, body, content_type)
+                async with self._room:
+                    return await self._once(method, path, query, body, content_type)
             except ApiFailure as failure:
                 final = attempt == TRIES or failure.status not in AGAIN | {0} or method == "POST"
                 if final:

@@ -1,6 +1,8 @@
 """A loop for each cluster, woken by the watches or by its interval; what fails in one does not stop another."""
 
 import asyncio
+import contextlib
+import math
 import random
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from taskflow_operator.store import Place
 RECONCILE_TIMEOUT_S = 45.0
 MAX_BACKOFF_S = 60.0
 LEAST_PAUSE_S = 0.1  # a burst of events is one look
+FIRST_LOOKS = 16  # at a time: those of a thousand clusters would starve each other, and the lease
 SLACK_S = 15.0  # a look that is so late beyond its own timeout will not come
 
 log = get_logger(__name__)
@@ -25,26 +28,28 @@ ReconcilerMaker = Callable[[Place], Reconciler | None]
 class Loop:
     """Looks after one cluster until it is gone."""
 
-    def __init__(self, reconciler: Reconciler, may_write: Callable[[], bool]) -> None:
+    def __init__(self, reconciler: Reconciler, may_write: Callable[[], bool], first_looks: asyncio.Semaphore) -> None:
         self._reconciler = reconciler
         self._may_write = may_write
         self._failures = 0
+        self._first_looks = first_looks
         self.wake = asyncio.Event()
-        self.due_at = time.monotonic()
+        self.due_at = math.inf
 
     async def run(self) -> None:
         """Look, wait, look again."""
         try:
-            while True:
-                self.wake.clear()
+            async with self._first_looks:
+                self.due_at = time.monotonic()
                 wait_s = await self._look()
+            while True:
                 self.due_at = time.monotonic() + wait_s
                 await asyncio.sleep(min(wait_s, LEAST_PAUSE_S))
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
                         await self.wake.wait()
-                except TimeoutError:
-                    continue
+                self.wake.clear()
+                wait_s = await self._look()
         except Gone:
             log.info("cluster.gone", namespace=self._reconciler.place.namespace, cluster=self._reconciler.place.name)
         finally:
@@ -91,6 +96,7 @@ class Loops:
         self._make = make
         self._may_write = may_write
         self._pulse = pulse
+        self._first_looks = asyncio.Semaphore(FIRST_LOOKS)
         self._running: dict[Place, tuple[Loop, asyncio.Task[None]]] = {}
 
     def poke(self, place: Place) -> None:
@@ -103,7 +109,7 @@ class Loops:
         if reconciler is None:
             self._running.pop(place, None)
             return
-        loop = Loop(reconciler, self._may_write)
+        loop = Loop(reconciler, self._may_write, self._first_looks)
         task = asyncio.create_task(loop.run(), name=f"cluster {place.namespace}/{place.name}")
         task.add_done_callback(lambda _: self._ended(place))
         self._running[place] = (loop, task)

@@ -22,7 +22,7 @@ from taskflow_operator.loops import Loops
 from taskflow_operator.reconcile import Reconciler, ScalerMaker
 from taskflow_operator.scaler import PoolScaler
 from taskflow_operator.store import Place, Store
-from taskflow_operator.watches import Watches, kopf_settings, quieten_kopf
+from taskflow_operator.watches import NoMemories, Watches, kopf_settings, quieten_kopf
 
 LEASE_BOUND_S = 60.0
 RECONCILE_BOUND_S = 30.0
@@ -34,7 +34,9 @@ log = get_logger(__name__)
 class Process:
     """One operator: a candidate for the lease, and what it does when it leads."""
 
-    def __init__(self, settings: OperatorSettings, api: KubernetesApi, make_scaler: ScalerMaker) -> None:
+    def __init__(
+        self, settings: OperatorSettings, api: KubernetesApi, lease_api: KubernetesApi, make_scaler: ScalerMaker
+    ) -> None:
         self.settings = settings
         self.pulse = Pulse(lease=LEASE_BOUND_S, reconcile=RECONCILE_BOUND_S)
         self.stopping = asyncio.Event()
@@ -44,7 +46,7 @@ class Process:
         self._store = Store()
         self._identity = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._lease = Lease(
-            api,
+            lease_api,
             namespace=settings.operator_namespace,
             name=settings.lease_name,
             identity=self._identity,
@@ -79,6 +81,7 @@ class Process:
             kopf.operator(
                 registry=watches.registry(),
                 settings=kopf_settings(),
+                memories=NoMemories(),
                 clusterwide=not namespaces,
                 namespaces=namespaces,
                 stop_flag=flag,
@@ -105,7 +108,7 @@ class Process:
             task.result()
 
     def _reconciler(self, place: Place) -> Reconciler | None:
-        body = self._store.clusters.get(place)
+        body = self._store.cluster(place)
         if body is None or body["metadata"].get("deletionTimestamp"):
             return None
         return Reconciler(self._api, self._store, self._make_scaler, place, body["metadata"]["uid"])
@@ -115,10 +118,11 @@ async def serve(settings: OperatorSettings) -> int:
     """Run an operator until it is told to stop; return its exit status."""
     try:
         api = await KubernetesApi.connect()
+        lease_api = await KubernetesApi.connect()  # a renewal never waits behind the loops' requests
     except ConfigException as error:
         sys.stderr.write(f"taskflow: no Kubernetes cluster: {error}\n  -> run it in a pod, or set KUBECONFIG\n")
         return 2
-    process = Process(settings, api, lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url))
+    process = Process(settings, api, lease_api, lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url))
     serve_probes(settings.probe_port, process.pulse)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,6 +135,7 @@ async def serve(settings: OperatorSettings) -> int:
         sys.stdout.flush()
         os._exit(1)  # nothing that is still in flight may be waited for: somebody else leads
     finally:
+        await lease_api.close()
         await api.close()
     log.info("operator.stopped")
     return 0

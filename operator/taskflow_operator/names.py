@@ -13,6 +13,7 @@ COMPONENT_LABEL = "app.kubernetes.io/component"
 MANIFEST_ANNOTATION = "taskflow.io/manifest"
 SECRETS_ANNOTATION = "taskflow.io/secrets"
 PAUSED_ANNOTATION = "taskflow.io/paused"
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 MAX_NAME = 63
 CUT = 47
 

@@ -118,7 +118,9 @@ def _removals(observed: Observed, kept: set[Key], *, keep_jobs: bool, now: datet
         if found["metadata"].get("deletionTimestamp"):
             continue
         owner = observed.owner(found)
-        unwanted = key not in kept and owner == "ours" and not (keep_jobs and key.kind == JOB.name)
+        unwanted = (
+            key not in kept and owner == "ours" and not ((keep_jobs and key.kind == JOB.name) or has_to_drain(found))
+        )
         if owner == "former" or unwanted or (owner == "ours" and _failed_long_ago(found, now)):
             yield Delete(kind_of(found), key.name, found["metadata"]["uid"])
 
@@ -145,6 +147,11 @@ def _counts(observed: Observed, spec: Spec) -> Iterator[Scale]:
         wanted = 0 if spec.suspend and not working else asked
         if replicas(found) != wanted:
             yield Scale(found["metadata"]["name"], wanted, found["metadata"]["resourceVersion"])
+
+
+def has_to_drain(found: Body) -> bool:
+    """Whether a Deployment still asks for workers, which may hold tasks."""
+    return found["kind"] == DEPLOYMENT.name and _component(found) == "worker" and replicas(found) > 0
 
 
 def _component(body: Body) -> str:

@@ -11,22 +11,24 @@ from pydantic import SecretStr, ValidationError
 from taskflow_core.clock import utc_now
 from taskflow_core.logs import get_logger
 from taskflow_core.scaling import Overrides
+from taskflow_core.scaling_policy import Mode, ScalingPolicy
 from taskflow_operator import metrics
 from taskflow_operator.actions import Actor, Memory
-from taskflow_operator.cluster import DELETION_COST, ApiFailure, KubernetesApi
+from taskflow_operator.cluster import ApiFailure, KubernetesApi
 from taskflow_operator.conditions import invalid_status, status_of
 from taskflow_operator.credentials import CredentialReader, Credentials
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, POD, Body
-from taskflow_operator.names import POOL_LABEL, worker_name
+from taskflow_operator.names import DELETION_COST, POOL_LABEL, worker_name
 from taskflow_operator.news import news
 from taskflow_operator.observed import Key, Observed, replicas, rolling_out
-from taskflow_operator.plan import plan
+from taskflow_operator.plan import has_to_drain, plan
 from taskflow_operator.scaler import PodView, PoolReport, PoolView
 from taskflow_operator.spec import Pool, Spec
 from taskflow_operator.status import Status
 from taskflow_operator.store import Place, Store
 
 CREDENTIALS_S = 30.0
+REMOVED = Pool(replicas=0, autoscaling=ScalingPolicy(mode=Mode.MANUAL))  # what drains a pool that was taken away
 OVERRIDES = {
     "pause_in": "taskflow.io/pause-scale-in",
     "pause_out": "taskflow.io/pause-scale-out",
@@ -92,8 +94,8 @@ class Reconciler:
         if made.actions:
             await self._confirm(body)
             await self._actor.perform(made.actions)
-        observed = self._look(body, credentials)
-        messages = await self._scale(observed, spec, credentials)
+        messages = await self._scale(self._views(body, spec, credentials), credentials)
+        observed = self._look(body, credentials)  # not kept while Redis is asked: hundreds of looks may be under way
         status = status_of(observed, spec, before, made, self._reports, now=now)
         await self._write(body, before, status, messages)
         soonest = min(pool.autoscaling.polling_interval_seconds for pool in spec.pools().values())
@@ -102,10 +104,10 @@ class Reconciler:
     async def close(self) -> None:
         """Forget the cluster."""
         await self._drop_scalers()
-        metrics.forget(self.place, list(self._reports))
+        metrics.forget_cluster(self.place, list(self._reports))
 
     def _body(self) -> Body:
-        body = self._store.clusters.get(self.place)
+        body = self._store.cluster(self.place)
         if body is None or body["metadata"]["uid"] != self.uid or body["metadata"].get("deletionTimestamp"):
             raise Gone
         return body
@@ -147,17 +149,27 @@ class Reconciler:
             refused=self._memory.current_refusals(),
         )
 
-    async def _scale(self, observed: Observed, spec: Spec, credentials: Credentials) -> dict[str, Sequence[str]]:
-        """Let every pool that is due take a step; one pool's failure is not another's."""
+    def _views(self, body: Body, spec: Spec, credentials: Credentials) -> dict[str, PoolView]:
+        """Return the pools that are due for a step, as their scalers see them; forget those that are no more."""
+        observed = self._look(body, credentials)
+        pools = spec.pools() | dict.fromkeys(_removed_pools(observed, spec), REMOVED)
+        for name in self._reports.keys() - pools.keys():
+            del self._reports[name]
+            metrics.forget(self.place, [name])
+        if spec.paused or observed.paused:
+            return {}
+        due = [name for name in pools if time.monotonic() >= self._next_tick.get(name, 0.0)]
+        views = {name: pool_view(observed, spec, name, pools[name]) for name in due}
+        return {name: view for name, view in views.items() if view is not None}
+
+    async def _scale(self, views: Mapping[str, PoolView], credentials: Credentials) -> dict[str, Sequence[str]]:
+        """Let every pool take a step; one pool's failure is not another's."""
         await self._renew_scalers(credentials.redis_url)
         said: dict[str, Sequence[str]] = {}
-        if spec.paused or observed.paused or credentials.redis_url is None:
+        if credentials.redis_url is None:
             return said
-        for name, pool in spec.pools().items():
-            view = pool_view(observed, spec, name, pool)
-            if view is None or time.monotonic() < self._next_tick.get(name, 0.0):
-                continue
-            self._next_tick[name] = time.monotonic() + pool.autoscaling.polling_interval_seconds * 0.9
+        for name, view in views.items():
+            self._next_tick[name] = time.monotonic() + view.policy.polling_interval_seconds * 0.9
             scaler = self._scalers.get(name)
             if scaler is None:
                 scaler = self._scalers[name] = self._make_scaler(self.place, credentials.redis_url)
@@ -170,9 +182,6 @@ class Reconciler:
             self._reports[name] = report
             metrics.count_report(self.place, name, report)
             said[name] = report.events
-        for name in self._reports.keys() - spec.pools().keys():
-            del self._reports[name]
-            metrics.forget(self.place, [name])
         return said
 
     async def _renew_scalers(self, redis_url: SecretStr | None) -> None:
@@ -189,6 +198,7 @@ class Reconciler:
         self, body: Body, before: Status, status: Status, messages: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         """Write the status if it changed, and tell what changed in events."""
+        metrics.tell_conditions(self.place, status)
         if status != before:
             manifest = {
                 "apiVersion": CLUSTER.api_version,
@@ -206,6 +216,12 @@ class Reconciler:
             metrics.WRITES.labels("status").inc()
         for event in news(body, before, status, messages or {}):
             await self._actor.tell(event)
+
+
+def _removed_pools(observed: Observed, spec: Spec) -> set[str]:
+    """Return the pools that the spec no longer has and whose workers have to drain."""
+    at_work = [body for body in observed.children.values() if observed.owner(body) == "ours" and has_to_drain(body)]
+    return {body["metadata"]["labels"].get(POOL_LABEL, "") for body in at_work} - spec.pools().keys()
 
 
 def pool_view(observed: Observed, spec: Spec, name: str, pool: Pool) -> PoolView | None:

@@ -2,15 +2,18 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 
 from taskflow_operator.kinds import CLUSTER, POD, Body
-from taskflow_operator.names import CLUSTER_LABEL
+from taskflow_operator.names import CLUSTER_LABEL, COMPONENT_LABEL, DELETION_COST, POOL_LABEL
 from taskflow_operator.observed import Key, key_of
 
-POD_METADATA = ("name", "namespace", "uid", "labels", "annotations", "creationTimestamp", "deletionTimestamp")
+POD_METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp")
+POD_LABELS = (CLUSTER_LABEL, COMPONENT_LABEL, POOL_LABEL)
+CONDITION = ("type", "status", "reason", "message", "lastTransitionTime")
+CONTAINER = ("image", "state", "lastState")
 
 
 class Place(NamedTuple):
@@ -38,10 +41,9 @@ class Entry:
 
 @dataclass(slots=True)
 class Shelf:
-    """The objects of one cluster; `version` grows with each change."""
+    """The objects of one cluster."""
 
     entries: dict[Key, Entry] = field(default_factory=dict)
-    version: int = 0
 
     def bodies(self) -> Iterator[tuple[Key, Body]]:
         """Yield all objects."""
@@ -53,8 +55,16 @@ class Store:
     """All that is known, by cluster. Objects are told apart by the label that names their cluster."""
 
     def __init__(self) -> None:
-        self.clusters: dict[Place, Body] = {}
+        self._clusters: dict[Place, Entry] = {}
         self._shelves: dict[Place, Shelf] = {}
+
+    def cluster(self, place: Place) -> Body | None:
+        """Return a TaskFlowCluster as it was last seen, or None when there is none."""
+        known = self._clusters.get(place)
+        if known is None:
+            return None
+        body: Body = orjson.loads(known.packed)
+        return body
 
     def shelf(self, place: Place) -> Shelf:
         """Return the shelf of a cluster, empty when nothing is known."""
@@ -73,8 +83,7 @@ class Store:
         known = shelf.entries.get(key)
         if known is not None and not known.is_older_than(metadata):
             return None
-        shelf.entries[key] = Entry(metadata["uid"], metadata.get("resourceVersion", ""), orjson.dumps(_trimmed(body)))
-        shelf.version += 1
+        shelf.entries[key] = _entry(body)
         return place
 
     def drop(self, body: Body) -> Place | None:
@@ -82,10 +91,10 @@ class Store:
         metadata = body["metadata"]
         if body["kind"] == CLUSTER.name:
             place = Place(metadata["namespace"], metadata["name"])
-            known = self.clusters.get(place)
-            if known is None or known["metadata"]["uid"] != metadata["uid"]:
+            known = self._clusters.get(place)
+            if known is None or known.uid != metadata["uid"]:
                 return None
-            del self.clusters[place]
+            del self._clusters[place]
             return place
         labelled = _place_of(metadata)
         return None if labelled is None else self.forget(labelled, key_of(body), metadata["uid"])
@@ -97,18 +106,14 @@ class Store:
         if shelf is None or known is None or known.uid != uid:
             return None
         del shelf.entries[key]
-        shelf.version += 1
-        if not shelf.entries and place not in self.clusters:
+        if not shelf.entries and place not in self._clusters:
             del self._shelves[place]
         return place
 
     def versions(self, kind: str) -> dict[tuple[Place, Key], str]:
         """Return the version of every object of a kind, for `sweep`."""
         if kind == CLUSTER.name:
-            return {
-                (place, Key(kind, place.name)): body["metadata"]["resourceVersion"]
-                for place, body in self.clusters.items()
-            }
+            return {(place, Key(kind, place.name)): entry.version for place, entry in self._clusters.items()}
         return {
             (place, key): entry.version
             for place, shelf in self._shelves.items()
@@ -116,16 +121,17 @@ class Store:
             if key.kind == kind
         }
 
-    def sweep(self, kind: str, before: dict[tuple[Place, Key], str], listed: Collection[Body]) -> set[Place]:
-        """Take over a list read after `before`: keep what it holds, forget what is gone. Return who changed."""
-        changed = {place for body in listed if (place := self.put(body))}
-        there = {(_home(body), key_of(body)) for body in listed}
+    def sweep(
+        self, kind: str, before: dict[tuple[Place, Key], str], there: set[tuple[Place | None, Key]]
+    ) -> set[Place]:
+        """Forget what a list read after `before` no longer holds. Return who changed."""
+        changed: set[Place] = set()
         now = self.versions(kind)
         for place, key in before.keys() - there:
             if now.get((place, key)) != before[place, key]:
                 continue
             if kind == CLUSTER.name:
-                del self.clusters[place]
+                del self._clusters[place]
             else:
                 self.forget(place, key, self._shelves[place].entries[key].uid)
             changed.add(place)
@@ -134,18 +140,18 @@ class Store:
     def _put_cluster(self, body: Body) -> Place | None:
         metadata = body["metadata"]
         place = Place(metadata["namespace"], metadata["name"])
-        known = self.clusters.get(place)
-        if known is not None:
-            old = known["metadata"]
-            if not Entry(old["uid"], old["resourceVersion"], b"").is_older_than(metadata):
-                return None
-        self.clusters[place] = _trimmed(body)
+        known = self._clusters.get(place)
+        if known is not None and not known.is_older_than(metadata):
+            return None
+        self._clusters[place] = _entry(body)
         return place
 
 
-def _home(body: Body) -> Place | None:
+def place_and_key(body: Body) -> tuple[Place | None, Key]:
+    """Return what `sweep` knows an object by."""
     metadata = body["metadata"]
-    return Place(metadata["namespace"], metadata["name"]) if body["kind"] == CLUSTER.name else _place_of(metadata)
+    home = Place(metadata["namespace"], metadata["name"]) if body["kind"] == CLUSTER.name else _place_of(metadata)
+    return home, key_of(body)
 
 
 def _place_of(metadata: Body) -> Place | None:
@@ -153,10 +159,34 @@ def _place_of(metadata: Body) -> Place | None:
     return Place(metadata["namespace"], name) if name else None
 
 
-def _trimmed(body: Body) -> Body:
-    """Return an object without what nobody reads: who manages which field, and all of a pod but its status."""
-    metadata: dict[str, Any] = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
-    if body["kind"] == POD.name:
-        kept = {key: metadata[key] for key in POD_METADATA if key in metadata}
-        return {"kind": body["kind"], "metadata": kept, "status": body.get("status", {})}
-    return body | {"metadata": metadata}
+def _entry(body: Body) -> Entry:
+    """Pack an object without what nobody reads: who manages which field, and most of a pod."""
+    metadata = body["metadata"]
+    kept = {key: value for key, value in metadata.items() if key != "managedFields"}
+    trimmed = _pod(body) if body["kind"] == POD.name else body | {"metadata": kept}
+    return Entry(metadata["uid"], metadata.get("resourceVersion", ""), orjson.dumps(trimmed))
+
+
+def _pod(body: Body) -> Body:
+    metadata, status = body["metadata"], body.get("status", {})
+    return {
+        "kind": POD.name,
+        "metadata": {
+            **_only(POD_METADATA, metadata),
+            "labels": _only(POD_LABELS, metadata.get("labels", {})),
+            "annotations": _only((DELETION_COST,), metadata.get("annotations", {})),
+        },
+        "status": {
+            "phase": status.get("phase", "Pending"),
+            "conditions": [
+                _only(CONDITION, item)
+                for item in status.get("conditions", [])
+                if item["type"] == "Ready" or item["status"] != "True"
+            ],
+            "containerStatuses": [_only(CONTAINER, item) for item in status.get("containerStatuses", [])],
+        },
+    }
+
+
+def _only(keys: Collection[str], found: Body) -> Body:
+    return {key: found[key] for key in keys if key in found}

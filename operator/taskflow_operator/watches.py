@@ -6,19 +6,22 @@ No handler changes an object, so kopf adds no finalizer and no annotation, and a
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from taskflow_core.logs import get_logger
 from taskflow_operator.cluster import ApiFailure, KubernetesApi
 from taskflow_operator.kinds import CLUSTER, MADE, OPTIONAL, POD, Body, Kind
 from taskflow_operator.loops import Loops
 from taskflow_operator.names import CLUSTER_LABEL
-from taskflow_operator.store import Place, Store
+from taskflow_operator.store import Place, Store, place_and_key
 
 RETRY_S = 2.0
 SILENCE_S = 120  # bookmarks come about once a minute: a watch that says nothing for longer has stalled
+CHUNK = 50  # kopf lists all kinds at the same time
 WATCHED = (CLUSTER, *MADE, POD)
 
 log = get_logger(__name__)
@@ -60,20 +63,31 @@ class Watches:
             ApiFailure: a kind cannot be listed.
         """
         changed: set[Place] = set()
-        for kind in (*WATCHED[1:], *OPTIONAL, CLUSTER):
-            before = self._store.versions(kind.name)
-            changed |= self._store.sweep(kind.name, before, await self._list(kind))
-        for place in changed:
-            self._loops.poke(place)
-
-    async def _list(self, kind: Kind) -> list[Body]:
-        label = "" if kind is CLUSTER else CLUSTER_LABEL
         try:
-            return [body for scope in self._scopes for body in await self._api.list(kind, scope, labels=label)]
+            for kind in (*WATCHED[1:], *OPTIONAL, CLUSTER):
+                await self._take_over(kind, changed)
+        finally:
+            for place in changed:
+                self._loops.poke(place)
+
+    async def _take_over(self, kind: Kind, changed: set[Place]) -> None:
+        before = self._store.versions(kind.name)
+        there = set()
+        try:
+            async for body in self._list(kind):
+                there.add(place_and_key(body))
+                if (place := self._store.put(body)) is not None:
+                    changed.add(place)
         except ApiFailure as failure:
-            if failure.status == 404 and kind in OPTIONAL:
-                return []
-            raise
+            if failure.status != 404 or kind not in OPTIONAL:
+                raise
+        changed |= self._store.sweep(kind.name, before, there)
+
+    async def _list(self, kind: Kind) -> AsyncIterator[Body]:
+        label = "" if kind is CLUSTER else CLUSTER_LABEL
+        for scope in self._scopes:
+            async for body in self._api.list(kind, scope, labels=label):
+                yield body
 
     def registry(self) -> kopf.OperatorRegistry:
         """Return kopf's registry with our handlers in it."""
@@ -105,7 +119,7 @@ class Watches:
         """Whether a cluster changed in its status alone: our own write must not wake us."""
         if body["kind"] != CLUSTER.name:
             return False
-        known = self._store.clusters.get(Place(body["metadata"]["namespace"], body["metadata"]["name"]))
+        known = self._store.cluster(Place(body["metadata"]["namespace"], body["metadata"]["name"]))
         return known is not None and all(
             known["metadata"].get(field) == body["metadata"].get(field)
             for field in ("uid", "generation", "annotations", "labels", "deletionTimestamp")
@@ -122,6 +136,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.networking.request_timeout = 15
     settings.networking.connect_timeout = 5
     settings.networking.error_backoffs = (0.5, 1, 2, 4)
+    settings.queueing.idle_timeout = 0.1  # kopf has a worker for each object, which keeps the last event so long
+    settings.watching.chunk_size = CHUNK
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 5
@@ -131,6 +147,14 @@ def kopf_settings() -> kopf.OperatorSettings:
         version = kind.api_version.rpartition("/")[2]
         settings.watching.label_selectors[kind.group, version, kind.plural] = CLUSTER_LABEL
     return settings
+
+
+class NoMemories(ResourceMemories):
+    """kopf's memory of each object, which only its own kinds of handlers need: none is kept."""
+
+    async def recall(self, raw_body: kopf.RawBody, **options: Any) -> ResourceMemory:
+        """Return a new memory."""
+        return await super().recall(raw_body, **{**options, "ephemeral": True})
 
 
 def quieten_kopf() -> None:

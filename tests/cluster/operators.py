@@ -18,7 +18,8 @@ from taskflow_core.scaling import Decision, Demand, History, Reason
 from taskflow_core.settings import OperatorSettings
 from taskflow_operator.cluster import KubernetesApi, PoolCluster
 from taskflow_operator.main import Process
-from taskflow_operator.scaler import Flag, PoolReport, PoolView, Stale
+from taskflow_operator.reconcile import ScalerMaker
+from taskflow_operator.scaler import Flag, PoolReport, PoolScaler, PoolView, Stale
 from taskflow_operator.store import Place
 
 
@@ -73,22 +74,31 @@ class Operator:
         return self.process.leading
 
 
+def real_scaler(api: KubernetesApi) -> ScalerMaker:
+    """Return what makes scalers as the operator's process does."""
+    return lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url)
+
+
 @asynccontextmanager
 async def running_operator(
-    api: KubernetesApi, *namespaces: str, lease: str | None = None, refresh_s: float = 120.0
+    api: KubernetesApi,
+    *namespaces: str,
+    lease: str | None = None,
+    refresh_s: float = 120.0,
+    make: ScalerMaker | None = None,
 ) -> AsyncIterator[Operator]:
-    """Run an operator that looks after these namespaces until the block ends."""
+    """Run an operator that looks after these namespaces until the block ends; its scalers follow, unless made."""
     settings = OperatorSettings(
         watch_namespaces=",".join(namespaces), lease_name=lease or f"lease-{uuid4().hex[:8]}", refresh_s=refresh_s
     )
     scalers: dict[Place, list[FollowingScaler]] = {}
 
-    def make(place: Place, url: SecretStr) -> FollowingScaler:
+    def make_following(place: Place, url: SecretStr) -> FollowingScaler:
         made = FollowingScaler(PoolCluster(api, place.namespace), url.get_secret_value())
         scalers.setdefault(place, []).append(made)
         return made
 
-    process = Process(settings, api, make)
+    process = Process(settings, api, api, make or make_following)
     task = asyncio.create_task(process.run())
     try:
         yield Operator(process, scalers, task)

@@ -211,6 +211,24 @@ async def test_a_manifest_that_the_api_server_refuses_is_told_and_mended_by_the_
         await roll_out(cluster)
 
 
+async def test_a_pool_that_is_taken_away_drains_before_its_deployment_goes(
+    cluster: Cluster, kubernetes: KubernetesApi
+) -> None:
+    def slow() -> int | None:
+        found = deployments(cluster).get("shop-worker-slow")
+        return None if found is None else int(found["spec"]["replicas"])
+
+    cluster.create(workers=MANUAL, extraPools=[MANUAL | {"name": "slow", "queues": ["slow"], "replicas": 2}])
+    async with running_operator(kubernetes, cluster.namespace) as operator:
+        await roll_out(cluster)
+        await until(lambda: slow() == 2)
+        cluster.patch(CLUSTER, "shop", {"spec": {"extraPools": []}})
+        await until(lambda: slow() is None)
+        views = [view for made in operator.scalers.values() for scaler in made for view in scaler.views]
+        assert [view.target for view in views if view.name == "slow"][-1] == 0, "its workers were asked to drain"
+        assert "shop-worker" in deployments(cluster)
+
+
 async def test_suspend_drains_first_and_resume_brings_everything_back(
     cluster: Cluster, kubernetes: KubernetesApi
 ) -> None:

@@ -92,3 +92,41 @@ async def test_11c_what_a_stopping_worker_could_not_write_is_recovered_with_its_
     await scene.until_final(ids, timeout=30)
     assert await scene.outcomes(ids) == {("lost", "completed")}
     await scene.report("11c stopped while PostgreSQL hangs", ids, recovery_s=watch.read())
+
+
+async def test_11d_what_is_killed_at_the_edge_of_the_grace_runs_once_more_even_after_a_time_without_workers(
+    scene: Scene,
+) -> None:
+    """SIGTERM, and SIGKILL when the grace of 1 s ends, as a kubelet does. Recovery: from a new worker to the last end.
+
+    Some tasks end within the grace, some at its edge, two ignore that they are told to stop.
+    """
+    await scene.scheduler()
+    worker = await scene.worker(slots="26", shutdown_grace_s="1")
+    ids = await scene.submit(24, "NAP", lambda number: {"seconds": 0.5 + number / 12}, max_attempts=2)
+    ids += await scene.submit(2, "DEAF", lambda _: {"seconds": 4.0}, max_attempts=2)
+    await scene.until("attempt = 1", count=len(ids))
+    worker.kill(signal.SIGTERM)
+    told = Stopwatch()
+
+    async def grace_is_over() -> bool:
+        return told.read() > 1.0
+
+    async def all_delivered_again() -> bool:
+        waiting, left = await scene.waiting(), await scene.count("finished_at IS NULL")
+        return waiting == left == await scene.count("status = 'PENDING'")
+
+    await eventually_async(grace_is_over)
+    worker.kill(signal.SIGKILL)
+    await eventually_async(partial(have_ended, [worker]))
+    await eventually_async(all_delivered_again, DEADLINE_S)
+    left = await scene.waiting()
+    await scene.worker(slots="26")
+    watch = Stopwatch()
+    await scene.until_final(ids)
+    outcomes = await scene.outcomes(ids)
+    assert outcomes <= {("completed",), ("released", "completed"), ("lost", "completed")}
+    assert ("lost", "completed") in outcomes, "the two that ignored it were killed"
+    note = f"{left} waited without a worker, each once"
+    figures = await scene.report("11d killed at the edge of the grace", ids, recovery_s=watch.read(), note=note)
+    assert figures.completed == len(ids)

@@ -1,7 +1,8 @@
 """A scale-in races with tasks that arrive: no pod goes with a task in its hands, none runs twice, none is lost.
 
 Scaler, flags, beacons, inboxes and Valkey are real; a claim is a dictionary here. In each round tasks arrive at random
-moments around a tick. What a worker pops after its pod was deleted would be lost: it is counted.
+moments around a tick. What a worker pops after its pod was deleted would be lost: it is counted. TASKFLOW_RACES says
+how many rounds are played (10,000 take minutes), TASKFLOW_SEED repeats the moments of a run.
 """
 
 import asyncio
@@ -17,13 +18,16 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from pods import FakeCluster, Pod, Worker, at_once, come_back
+from taskflow_core.beacons import DRAIN_TTL_S
 from taskflow_core.clock import utc_now
 from taskflow_core.queue import QUEUE_KEY, job_id
 from taskflow_operator.scaler import PoolScaler
 from waiting import eventually_async
 
 ROUNDS = int(os.environ.get("TASKFLOW_RACES", "200"))
-POOLS, PODS = 10, 3
+SEED = int(os.environ.get("TASKFLOW_SEED", random.randrange(2**32)))
+POOLS, PODS = 20, 3
+FLAGS_EXPIRE_S = DRAIN_TTL_S + 30.0  # a tick that Valkey did not answer in time leaves its flags to their expiry
 POLICIES = [at_once(tasksPerSlot=3), at_once(maxReplicas=1)]  # as many as the load needs; one, whatever the load
 
 
@@ -48,6 +52,7 @@ class Race:
         self.redis = Redis.from_url(url)
         self.queue = queue
         self.count = count
+        self.chance = random.Random(f"{SEED}-{number}")
         self.pushed: list[UUID] = []
         self.workers = {name: Worker(self.redis, name, [queue]) for name in names}
         self.cluster = FakeCluster({name: Pod(name) for name in names}, PODS)
@@ -63,16 +68,16 @@ class Race:
                 worker.light.changed()
             for task_id in taken:
                 self.count.runs[task_id] += 1
-                await asyncio.sleep(random.uniform(0, 0.2))
+                await asyncio.sleep(self.chance.uniform(0, 0.2))
                 worker.held -= 1
             if taken:
                 worker.light.changed()
 
     async def round(self) -> None:
         """Race a tick with a few tasks, see who was deleted in which state, and let them come back."""
-        arriving = asyncio.create_task(self.arrive(random.randrange(15)))
-        await asyncio.sleep(random.uniform(0, 0.05))
-        view = self.cluster.view(queues=[self.queue], policy=random.choice(POLICIES))
+        arriving = asyncio.create_task(self.arrive(self.chance.randrange(15)))
+        await asyncio.sleep(self.chance.uniform(0, 0.05))
+        view = self.cluster.view(queues=[self.queue], policy=self.chance.choice(POLICIES))
         report = await self.scaler.tick(view, utc_now())
         gone = [self.workers[name] for name in self.cluster.deleted]
         self.count.removed += len(gone)
@@ -81,7 +86,7 @@ class Race:
         for worker in gone:
             worker.inbox.deleted = True
         await arriving
-        await asyncio.sleep(random.uniform(0, 0.05))
+        await asyncio.sleep(self.chance.uniform(0, 0.05))
         for worker in gone:
             self.count.popped_by_the_dead += worker.inbox.too_late
             worker.inbox.deleted, worker.inbox.too_late = False, 0
@@ -91,11 +96,12 @@ class Race:
 
     async def arrive(self, tasks: int) -> None:
         for _ in range(tasks):
-            await asyncio.sleep(random.uniform(0, 0.05))
+            await asyncio.sleep(self.chance.uniform(0, 0.05))
             self.pushed.append(uuid4())
             await self.redis.rpush(QUEUE_KEY + self.queue, job_id(self.pushed[-1], utc_now()))
 
     async def close(self) -> None:
+        """End all loops: a task that is only cancelled may go on, when the Redis client swallows that."""
         for worker in self.workers.values():
             await worker.light.put_out()
         await asyncio.gather(*self.loops)
@@ -114,17 +120,18 @@ async def test_1_no_interleaving_takes_a_busy_worker_away_or_loses_a_task(redis_
         while count.rounds < ROUNDS:
             await race.round()
 
-    await asyncio.gather(*(play(race) for race in races))
-    pushed = [task_id for race in races for task_id in race.pushed]
-
     async def all_ran() -> bool:
-        return len(count.runs) == len(pushed)
+        return len(count.runs) == sum(len(race.pushed) for race in races)
 
-    await eventually_async(all_ran)
-    for race in races:
-        await race.close()
+    try:
+        await asyncio.gather(*(play(race) for race in races))
+        await eventually_async(all_ran, FLAGS_EXPIRE_S)
+    finally:
+        for race in races:
+            await race.close()
+    pushed = [task_id for race in races for task_id in race.pushed]
     sys.stdout.write(
-        f"\n{count.rounds} interleavings in {time.monotonic() - began:.0f} s: {len(pushed)} tasks, "
+        f"\nseed {SEED}: {count.rounds} interleavings in {time.monotonic() - began:.0f} s: {len(pushed)} tasks, "
         f"{count.removed} pods removed, {count.kept_busy} times a busy worker was kept, "
         f"{count.removed_busy} removed while busy, {count.popped_by_the_dead} popped by the dead, "
         f"{sum(runs > 1 for runs in count.runs.values())} run twice\n"

@@ -221,7 +221,10 @@ def test_a_pool_that_is_no_longer_wanted_goes_and_so_does_an_ingress() -> None:
     world.settle(spec_of(extraPools=[{"name": "slow"}], api={"ingress": {"enabled": True, "host": "a.example.com"}}))
     assert {"Deployment shop-worker-slow", "Ingress shop-api"} <= world.names()
     world.settle(spec_of())
-    assert not {"Deployment shop-worker-slow", "Ingress shop-api"} & world.names()
+    assert {"Deployment shop-worker-slow", "Ingress shop-api"} & world.names() == {"Deployment shop-worker-slow"}
+    world.children[Key("Deployment", "shop-worker-slow")]["spec"]["replicas"] = 0  # its workers have drained
+    world.settle(spec_of())
+    assert "Deployment shop-worker-slow" not in world.names()
 
 
 def test_children_of_an_earlier_cluster_of_the_same_name_make_room() -> None:
