@@ -23,10 +23,10 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table bench-operator
+.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table bench-operator test-monitoring
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -53,6 +53,9 @@ env: ## Write .env with new secrets for docker compose
 
 image: ## Build both images and the one of the cluster's tests
 	hack/images.sh
+
+test-monitoring: setup ## Try alerts with promtool, and every query with a real Prometheus (Debian: apt-get install prometheus)
+	PROMETHEUS_BIN=$$(hack/prometheus.sh) $(BIN)/pytest tests/monitoring
 
 test-cluster: setup ## Run the operator's tests against a real Kubernetes API server, from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/cluster

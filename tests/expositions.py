@@ -72,9 +72,10 @@ def operator() -> CollectorRegistry:
     flag = Flag(True, "Fine", "")
     report = PoolReport(decision, Demand(1, 1, waiting=3), 1, 1, 0, 0, flag, flag, flag)
     operator_metrics.count_report(PLACE, "default", report)
-    told = {"type": "Ready", "status": "True", "reason": "Serving", "message": ""}
-    condition = Condition.model_validate(told | {"lastTransitionTime": "2026-11-24T00:00:00Z", "observedGeneration": 1})
-    operator_metrics.tell_conditions(PLACE, Status(conditions=[condition]))
+    about = {"reason": "Fine", "message": "", "lastTransitionTime": "2026-11-24T00:00:00Z", "observedGeneration": 1}
+    states = {"Ready": "True", "Degraded": "False", "ScalingLimited": "False"}
+    conditions = [Condition.model_validate(about | {"type": kind, "status": is_}) for kind, is_ in states.items()]
+    operator_metrics.tell_conditions(PLACE, Status(conditions=conditions))
     operator_metrics.RECONCILE.observe(0.1)
     return REGISTRY
 

@@ -30,7 +30,8 @@ class Known(dict[str, T]):
 
 def tell_build(component: str, registry: CollectorRegistry) -> None:
     """Make the metric that says which version of what runs here; call it before any other metric is made."""
-    disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each counter and histogram, which nobody reads
+    # A series more for each counter and histogram, which nobody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client's
     Gauge(
         "taskflow_build_info",
         "Always 1; the labels say what runs here.",

@@ -117,7 +117,7 @@ def test_a_worker_killed_in_its_work_loses_nothing(stack: Stack, user: TaskFlow)
     eventually(lambda: all(task.status == "COMPLETED" for task in tasks_of(user)), timeout=120)
     tasks = tasks_of(user)
     assert len(tasks) == MANY
-    assert {task.attempt for task in tasks} == {1, 2}, "the killed worker held none of them"
+    assert {1} < {task.attempt for task in tasks}, "the killed worker held none of them"
 
 
 def tasks_of(user: TaskFlow) -> list[Task]:

@@ -165,7 +165,7 @@ def main() -> None:
     settings = load_or_exit(WorkerSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="worker")
     process = Process(settings, Registry.load_or_exit())
-    serve_probes(settings.probe_port, process.pulse)
+    serve_probes(settings.probe_port, process.pulse, host=settings.probe_host)
     clean = process.rq.work()
     log.info("worker.stopped", clean=clean)
     if not clean:
