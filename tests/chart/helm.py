@@ -59,11 +59,14 @@ def parsed(text: str) -> list[Body]:
 
 
 def require_helm() -> None:
-    """End the tests with what is missing, where helm is."""
+    """End the tests with what is missing, where there is no Helm 4: the words of 3 are others, and it shows no logs."""
+    advice = "install Helm 4, or put the folder that `hack/kube/kube build` prints on PATH"
     try:
-        subprocess.run(["helm", "version"], check=True, capture_output=True, timeout=30)
+        version = subprocess.check_output(["helm", "version", "--short"], text=True, timeout=30).strip()
     except FileNotFoundError:
-        pytest.exit("helm is missing: install Helm 3.14 or later, or put what `hack/kube/kube build` prints on PATH", 2)
+        pytest.exit(f"helm is missing: {advice}", 2)
+    if not version.startswith("v4"):
+        pytest.exit(f"helm is {version}: {advice}", 2)
 
 
 def pods(bodies: list[Body]) -> Iterator[tuple[str, Body]]:
