@@ -30,7 +30,7 @@ docker info >/dev/null 2>&1 || fail "no Docker engine answers; start it"
 case $1 in
 up)
     if exists; then
-        echo "the cluster $NAME is there"
+        kind export kubeconfig --name "$NAME"
     else
         kind create cluster --name "$NAME" --wait 180s ${KIND_IMAGE:+--image "$KIND_IMAGE"}
     fi

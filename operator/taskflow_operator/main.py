@@ -27,6 +27,7 @@ from taskflow_operator.watches import NoMemories, Watches, kopf_settings, quiete
 LEASE_BOUND_S = 60.0
 RECONCILE_BOUND_S = 30.0
 STOP_S = 20.0
+ACTING = 16  # clusters at a time that are brought about or changed: more would only queue at the API server
 
 log = get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Process:
         self._api = api
         self._make_scaler = make_scaler
         self._store = Store()
+        self._acting = asyncio.Semaphore(ACTING)
         self._identity = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._lease = Lease(
             lease_api,
@@ -111,7 +113,8 @@ class Process:
         body = self._store.cluster(place)
         if body is None or body["metadata"].get("deletionTimestamp"):
             return None
-        return Reconciler(self._api, self._store, self._make_scaler, place, body["metadata"]["uid"])
+        uid = body["metadata"]["uid"]
+        return Reconciler(self._api, self._store, self._make_scaler, place, uid, acting=self._acting)
 
 
 async def serve(settings: OperatorSettings) -> int:

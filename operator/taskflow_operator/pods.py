@@ -144,6 +144,8 @@ def _pod(
             "serviceAccountName": f"{cluster}-{component}",
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
+            # As process 1 a program that is still starting ignores SIGTERM, and works on until it is killed.
+            "shareProcessNamespace": True,
             "terminationGracePeriodSeconds": grace_s,
             "securityContext": {
                 "runAsNonRoot": True,

@@ -46,7 +46,7 @@ class Helm:
         )
         if done.returncode:
             raise Refused(done.stderr + done.stdout)
-        return done.stdout + done.stderr
+        return done.stdout
 
     def template(self, values: Values, *options: str) -> list[Body]:
         """Return the objects of a release `taskflow`, hooks and tests too."""

@@ -137,6 +137,7 @@ def test_an_upgrade_and_its_rollback_lose_no_task_that_is_under_way(release: Rel
 
 
 def test_an_uninstall_leaves_what_it_says_it_keeps(release: Release) -> None:
+    eventually(lambda: not release.workers(), timeout=120)  # they scale to zero; without a database they would drain on
     assert release.there() > KEPT
     started = time.monotonic()
     said = release.helm.run("uninstall", RELEASE, "--wait", timeout=180)

@@ -8,7 +8,7 @@ import yaml
 
 from chart.conftest import MONITORING
 from chart.helm import CHART, Body, Helm, pods
-from chart.value_sets import DIGEST, EVERYTHING, SETS
+from chart.value_sets import DIGEST, EVERYTHING, MONITORS, SETS
 from cluster.api_server import ApiServer
 
 API_VERSIONS = [part for kind in MONITORING.values() for part in ("--api-versions", f"monitoring.coreos.com/v1/{kind}")]
@@ -104,6 +104,19 @@ def test_values_reach_the_pods_and_the_platform(helm: Helm) -> None:
         "taskflow-extra",
         "taskflow-text",
     }
+
+
+def test_alerts_and_dashboards_are_those_of_the_files(helm: Helm) -> None:
+    bodies = helm.template({"monitoring": MONITORS}, *API_VERSIONS)
+    files = CHART / "files" / "monitoring"
+    rules = (files / "rules.yaml").read_text().replace('"docs/', '"https://example.com/taskflow/docs/')
+    made = named(bodies, "PrometheusRule", "taskflow")
+    assert made["spec"] == yaml.safe_load(rules)
+    assert made["metadata"]["labels"]["role"] == "alerts"
+    dashboards = [body for body in bodies if body["metadata"].get("labels", {}).get("grafana_dashboard") == "1"]
+    shown = {name: json.loads(text) for body in dashboards for name, text in body["data"].items()}
+    assert shown == {file.name: json.loads(file.read_text()) for file in (files / "dashboards").glob("*.json")}
+    assert len(dashboards) == len(shown) > 1
 
 
 def test_every_pod_of_a_closed_network_has_its_way_out_and_in(helm: Helm) -> None:

@@ -25,6 +25,8 @@ POOLS: Values = {
 MONITORS: Values = {
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "podMonitor": {"enabled": True, "intervalSeconds": 15},
+    "prometheusRule": {"enabled": True, "docsUrl": "https://example.com/taskflow/", "labels": {"role": "alerts"}},
+    "dashboards": {"enabled": True, "annotations": {"grafana_folder": "TaskFlow"}},
 }
 EVERYTHING: Values = {
     "fullnameOverride": "tf",

@@ -53,3 +53,13 @@ def test_it_builds_the_targets_of_the_dockerfile() -> None:
     artifacts = {artifact["image"]: artifact["docker"]["target"] for artifact in config()["build"]["artifacts"]}
     assert artifacts == {"taskflow/platform": "platform", "taskflow/operator": "operator"}
     assert all(f" AS {target}\n" in dockerfile for target in artifacts.values())
+
+
+def test_it_sets_values_that_the_chart_has() -> None:
+    (release,) = config()["deploy"]["helm"]["releases"]
+    values = yaml.safe_load((ROOT / release["chartPath"] / "values.yaml").read_text())
+    for path in [*release["setValues"], *release["setValueTemplates"]]:
+        found = values
+        for name in path.split("."):
+            assert name in found, path
+            found = found[name]

@@ -39,5 +39,5 @@ def _line(row: Figures, width: int) -> str:
 
 
 def _place(row: Figures) -> tuple[int, str]:
-    number = row.scenario.partition(" ")[0].rstrip("abcdef")
+    number = row.scenario.partition(" ")[0].rstrip("abcdefgh")
     return (int(number), row.scenario)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from psycopg import AsyncConnection
 
-from faults.scene import Scene, Stopwatch, port_of
+from faults.scene import LEASE_S, Scene, Stopwatch, port_of
 from faults.servers import Network
 from taskflow_core.database import plain_url
 from taskflow_core.links import Link
@@ -125,24 +125,56 @@ async def test_9e_a_claim_that_its_dead_connection_still_makes_is_adopted(scene:
     await scene.report("9e claimed by a dead connection", ids, recovery_s=watch.read())
 
 
-async def test_9f_postgres_away_for_longer_than_a_lease_ends_in_second_attempts_at_most(scene: Scene) -> None:
-    """Down for two leases: what ran may run again, and completes once. Recovery: from its return to the last end."""
+async def test_9f_postgres_away_for_longer_than_a_lease_burns_no_attempt(scene: Scene) -> None:
+    """Down for two leases: what ran meanwhile is written afterwards. Recovery: from its return to the last end."""
     await scene.scheduler(database_timeout_s="2")
     await scene.worker(slots="16", database_timeout_s="2")
     ids = await scene.submit(60, "NAP", lambda number: {"seconds": number % 10 / 4})
     await scene.until("status = 'RUNNING'", count=8)
     scene.servers.postgres.stop(signal.SIGINT)
-    down = Stopwatch()
-
-    async def two_leases_passed() -> bool:
-        return down.read() > 4
-
-    await eventually_async(two_leases_passed)
+    await two_leases_pass()
     scene.servers.postgres.start()
     watch = Stopwatch()
     await scene.until_final(ids)
+    assert await scene.outcomes(ids) == {("completed",)}
     figures = await scene.report("9f PostgreSQL down for two leases", ids, recovery_s=watch.read())
     assert figures.completed == 60
+
+
+async def test_9h_a_worker_that_is_told_to_stop_while_postgres_is_away_burns_no_attempt(scene: Scene) -> None:
+    """Down for two leases: half of the tasks end meanwhile, half are given back when the grace ends, after its return.
+
+    Every task has one attempt. Recovery: from the return until the worker is gone.
+    """
+    await scene.scheduler(database_timeout_s="2")
+    worker = await scene.worker(slots="8", database_timeout_s="2", shutdown_grace_s="6")
+    ids = await scene.submit(8, "NAP", lambda number: {"seconds": 2.0 if number % 2 else 9.0}, max_attempts=1)
+    await scene.until("status = 'RUNNING'", count=8)
+    scene.servers.postgres.stop(signal.SIGINT)
+    worker.kill(signal.SIGTERM)
+    await two_leases_pass()
+    scene.servers.postgres.start()
+    watch = Stopwatch()
+
+    async def has_ended() -> bool:
+        return worker.process.poll() is not None
+
+    await eventually_async(has_ended)
+    recovery_s = watch.read()
+    await scene.worker(slots="8")
+    await scene.until_final(ids)
+    assert await scene.outcomes(ids) == {("completed",), ("released", "completed")}
+    figures = await scene.report("9h SIGTERM while PostgreSQL is down", ids, recovery_s=recovery_s)
+    assert figures.completed == len(ids)
+
+
+async def two_leases_pass() -> None:
+    down = Stopwatch()
+
+    async def passed() -> bool:
+        return down.read() > 2 * LEASE_S
+
+    await eventually_async(passed)
 
 
 async def test_9g_a_connection_gives_up_a_server_that_vanished_without_a_word(scene: Scene) -> None:

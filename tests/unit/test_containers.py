@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from compose.stack import ROOT, make_secrets
+from e2e.kube import require_cluster
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 MONITORING = ROOT / "hack" / "monitoring"
@@ -107,3 +108,12 @@ def test_kind_sh_refuses_with_words(tmp_path: Path, arguments: list[str], said: 
     )
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_the_tests_of_a_cluster_leave_the_users_own_context_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pytest.exit.Exception, match="set KUBECONFIG, install kind"):
+        require_cluster()

@@ -1,6 +1,8 @@
 """Writes how attempts ended: many in one statement, those with a session of their own in its transaction."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -19,7 +21,6 @@ from taskflow_core.settings import WorkerSettings
 from taskflow_worker.metrics import WorkerMetrics
 
 BATCH = 200
-CLOSING_TRIES = 8  # about ten seconds; what is not written by then is recovered when its lease ends
 
 log = get_logger(__name__)
 
@@ -41,7 +42,7 @@ class Writer:
         self._link = Link(settings, service="worker-finish")
         self._waiting: asyncio.Queue[_Item | None] = asyncio.Queue()
         self._own: set[asyncio.Task[None]] = set()
-        self._closing = False
+        self._until = math.inf
 
     def put(self, finished: Finished, session: AsyncSession | None = None) -> None:
         """Have an end written; the engine bounds how many wait by pausing its fetches."""
@@ -52,9 +53,9 @@ class Writer:
         if session is not None:
             self._spawn(_rollback(session))
 
-    def close(self) -> None:
-        """Write what is waiting, then end `run`."""
-        self._closing = True
+    def close(self, *, within_s: float) -> None:
+        """Write what is waiting, then end `run`; what PostgreSQL does not take in time is left to its lease's end."""
+        self._until = time.monotonic() + within_s
         self._waiting.put_nowait(None)
 
     async def run(self) -> None:
@@ -94,7 +95,7 @@ class Writer:
                 failures += 1
                 log.warning("finish.failed", attempts=len(batch), reason=str(error).strip())
                 await self._link.drop()
-                if self._closing and failures > CLOSING_TRIES:
+                if time.monotonic() > self._until:
                     return
                 await pause(failures)
             except psycopg.Error as error:

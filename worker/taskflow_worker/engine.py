@@ -69,6 +69,7 @@ class Engine:
         self.finished = 0
         self.stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._grace_ends_at = 0.0
         self.inbox = inbox
         self._sessions = sessions
         self.light = light
@@ -93,6 +94,8 @@ class Engine:
 
     def stop(self) -> None:
         """Take no more tasks, let the running ones end within the grace, release the rest. Again: the same."""
+        if not self.stopping.is_set():
+            self._grace_ends_at = time.monotonic() + self.settings.shutdown_grace_s
         self.stopping.set()
         self._changed.set()
 
@@ -119,8 +122,7 @@ class Engine:
         await self._drain()
         clean = not any(run.task for run in self.runs.values())
         self._release_rest()
-        self._writer.close()
-        await asyncio.wait({writing}, timeout=self.settings.database_timeout_s)
+        await self._write_rest(writing)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
         for link in (self._claims, self._reports):
@@ -324,6 +326,14 @@ class Engine:
                 run.interrupt(Interrupt.SHUTDOWN)
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=2)
+
+    async def _write_rest(self, writing: "asyncio.Task[None]") -> None:
+        """Write the last ends; while PostgreSQL is away that takes what is left of the grace, unless Ctrl-C hurries."""
+        within_s = max(self.settings.database_timeout_s, self._grace_ends_at - time.monotonic())
+        self._writer.close(within_s=within_s)
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait({writing, hurry}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
 
     def _release_rest(self) -> None:
         """Give back what would not stop; its process ends right after."""

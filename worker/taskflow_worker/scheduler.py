@@ -39,6 +39,8 @@ FORGET_S = 60.0
 FORGET_AFTER = timedelta(minutes=10)
 RETENTION_S = 3600.0
 BREATH_S = 0.1  # between two batches of deletions
+# While PostgreSQL was away no worker could renew a lease, or write the end that it holds: they come first.
+AFTER_OUTAGE_S = 10.0
 SHORTEST_S = 0.02
 
 log = get_logger(__name__)
@@ -103,6 +105,7 @@ class Scheduler:
                 self._metrics.failed()
                 log.warning("database.away", reason=str(error).strip())
                 await self._link.drop()
+                self._spare_leases()
                 await pause(failures, stop=self.stopping)
                 continue
             try:
@@ -131,6 +134,11 @@ class Scheduler:
             more = await job.run(connection)
             self._metrics.ran(job.name, late_s=late_s, seconds=time.monotonic() - now)
             job.next_at = now + (job.more_s if more else job.every_s)
+
+    def _spare_leases(self) -> None:
+        for job in self._jobs:
+            if job.run in {self.expire_leases, self.expire_everywhere}:
+                job.next_at = max(job.next_at, time.monotonic() + AFTER_OUTAGE_S)
 
     async def _until_next(self, connection: Connection) -> float:
         """Return the seconds until the next job, or until the next task becomes due where that is sooner."""
