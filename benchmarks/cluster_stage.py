@@ -177,7 +177,7 @@ class Operator:
         """Whether it looks after all of them and has looked at each pool."""
         try:
             known = self.metrics("taskflow_operator_clusters").get("", 0)
-            return known == clusters and len(self.metrics("taskflow_operator_pool_replicas")) == 2 * clusters
+            return known == clusters and len(self.metrics("taskflow_operator_pool_waiting")) == clusters
         except OSError:
             return False
 

@@ -1,17 +1,20 @@
 #!/bin/sh
-# `make env`: writes .env with new secrets for docker compose; never touches one that is there.
+# `make env`: writes new secrets for docker compose into .env; a variable that is there already keeps its value.
 set -eu
 cd "$(dirname "$0")/.."
-if [ -e .env ]; then
-    echo ".env is there already; remove it to make new secrets (an existing database keeps its old password)"
-    exit 0
-fi
-secret() { head -c 36 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
 umask 077
-cat > .env <<END
-POSTGRES_PASSWORD=$(secret)
-REDIS_PASSWORD=$(secret)
-TASKFLOW_JWT_SECRET=$(secret)
-TASKFLOW_WEBHOOK_KEY=$(secret)
-END
-echo "wrote .env (readable by you alone); next: docker compose up --build --wait"
+secret() { head -c 36 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; } # fits into a URL as it is
+added=
+for name in POSTGRES_PASSWORD REDIS_PASSWORD TASKFLOW_JWT_SECRET TASKFLOW_WEBHOOK_KEY GRAFANA_PASSWORD; do
+    if ! grep -qs "^$name=." .env; then
+        # a file edited by hand may lack the end of its last line
+        if [ -s .env ] && [ -n "$(tail -c 1 .env)" ]; then echo >> .env; fi
+        echo "$name=$(secret)" >> .env
+        added="$added $name"
+    fi
+done
+if [ -z "$added" ]; then
+    echo ".env holds every secret; remove it to make new ones (an existing database keeps its old password)"
+else
+    echo "wrote to .env:$added; next: docker compose up --build --wait"
+fi

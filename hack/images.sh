@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make image`: builds taskflow/platform, taskflow/operator and taskflow/probe (the platform with the tests' task types).
-# With STAND_INS=1 also PostgreSQL and Valkey from Debian's packages, for machines that reach no image registry.
+# With STAND_INS=1 also what compose and the tests run beside, from Debian's packages, for machines that reach no registry.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 command -v docker >/dev/null || { echo "make image: docker is missing; install Docker, or run: eval \"\$(hack/kube/engine up)\"" >&2; exit 1; }
@@ -16,7 +16,7 @@ done
 docker build --quiet --build-arg "PLATFORM=taskflow/platform:$TAG" --file tests/images/probe.Dockerfile \
     --tag "taskflow/probe:$TAG" tests
 if [ -n "${STAND_INS:-}" ]; then
-    for target in postgres valkey; do
+    for target in postgres valkey mail prometheus; do
         docker build --quiet --target "$target" --build-arg "BASE=${DEBIAN_IMAGE:-debian:trixie-slim}" \
             --tag "taskflow/test-$target:$TAG" tests/images
     done

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from taskflow_core.beacons import BELL_KEY, DRAIN_KEY
@@ -19,7 +20,7 @@ from taskflow_worker.metrics import WorkerMetrics
 
 BORN = datetime(2026, 11, 24, tzinfo=UTC)
 NO_WAITING = {"stabilizationWindowSeconds": 0, "policies": [{"type": "Pods", "value": 1000, "periodSeconds": 1}]}
-METRICS = WorkerMetrics(slots=1)  # its counters can be made once a process
+METRICS = WorkerMetrics(slots=1, types=[], registry=CollectorRegistry())
 AT_ONCE = {"scaleUp": NO_WAITING, "scaleDown": NO_WAITING}
 
 

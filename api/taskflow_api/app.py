@@ -42,12 +42,12 @@ from taskflow_api.routes import (
     webhooks,
     workers,
 )
-from taskflow_api.throttle import LoginThrottle
+from taskflow_api.throttle import Throttle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import revisions
 from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
-from taskflow_core.errors import TaskFlowError
+from taskflow_core.errors import Invalid, TaskFlowError
 from taskflow_core.handlers import Registry
 from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
@@ -84,7 +84,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     """Return the application; it accepts the task types of `registry`."""
-    metrics = Metrics()
+    metrics = Metrics(types=registry.names())
     app = Api(
         title="TaskFlow",
         version=version(DISTRIBUTION),
@@ -131,7 +131,9 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
     engine = create_engine(settings, service="api", lock_timeout_s=settings.database_timeout_s / 2)
     sessions = create_sessions(engine)
     redis = connect_redis(settings)
-    queue = DeliveryQueue(redis)
+    queue = DeliveryQueue(redis, deferred=metrics.deferred)
+    feed = Feed(settings)
+    metrics.watch(engine=engine, streams=lambda: feed.open_streams, waits=lambda: feed.open_waits)
     keyring = _keyring(settings)
     tokens = AccessTokens(
         keyring, issuer=settings.jwt_issuer, audience=settings.jwt_audience, ttl_s=settings.access_token_ttl_s
@@ -150,12 +152,12 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         tokens=tokens,
         admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
         passwords=Passwords(rounds=settings.bcrypt_rounds),
-        throttle=LoginThrottle(redis),
+        throttle=Throttle(redis, registrations=settings.registrations_per_minute),
         metrics=metrics,
         limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
         recent=Recent(keep_s=RECENT_S),
         revisions=revisions.known(),
-        feed=Feed(settings),
+        feed=feed,
     )
 
 
@@ -174,7 +176,11 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError | Invalid) and request.method not in _methods_of(request).split(", "):
+        # The address is a verb's, which the method does not know, and was taken for that of an id: `{id}:pause`.
+        error = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
     problem = describe(error)
+    request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
         problem.headers["Allow"] = _methods_of(request)
     return problem.response(request.state.request_id)

@@ -16,9 +16,8 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from taskflow_api.listeners import Followed, Listener
-from taskflow_core import events, users
-from taskflow_core.actors import Actor
+from taskflow_api.listeners import Followed, Listener, end_expired, end_refused
+from taskflow_core import events
 from taskflow_core.errors import NoStreamFree, TooManyStreams, Unavailable
 from taskflow_core.events import ANY_ID, Event, EventFilter
 from taskflow_core.links import Link, pause
@@ -83,7 +82,7 @@ class Feed:
         return self._waiting
 
     @contextlib.contextmanager
-    def listen(self, actor: Actor, identity: Identity | None, filters: EventFilter | None = None) -> Iterator[Listener]:
+    def listen(self, identity: Identity, filters: EventFilter | None = None) -> Iterator[Listener]:
         """Count a stream until the block ends.
 
         Raises:
@@ -92,19 +91,20 @@ class Feed:
         """
         if self._closed or len(self._listeners) >= self._most:
             raise NoStreamFree("no stream is free here at the moment; try again soon", retry_after_s=2)
-        if self._owners[actor.user_id] >= self._most_of_one:
+        owner_id = identity.actor.user_id
+        if self._owners[owner_id] >= self._most_of_one:
             raise TooManyStreams(f"you have {self._most_of_one} open streams; close one", retry_after_s=5)
-        listener = Listener(actor, identity, filters)
+        listener = Listener(identity, filters)
         self._listeners.add(listener)
-        self._owners[actor.user_id] += 1
+        self._owners[owner_id] += 1
         self._stir()
         try:
             yield listener
         finally:
             self._listeners.discard(listener)
-            self._owners[actor.user_id] -= 1
-            if not self._owners[actor.user_id]:
-                del self._owners[actor.user_id]
+            self._owners[owner_id] -= 1
+            if not self._owners[owner_id]:
+                del self._owners[owner_id]
 
     @contextlib.contextmanager
     def follow(self, task_id: UUID, wake: asyncio.Event) -> Iterator[Followed]:
@@ -314,20 +314,10 @@ class Feed:
                 listener.cursor = max(listener.cursor, self._tail.position)
 
     async def _look_at_accounts(self, connection: AsyncConnection[Any]) -> None:
-        """End the streams whose token has expired, or whose account is not what it was."""
-        now = time.time()
-        for listener in self._listeners:
-            if listener.identity is not None and listener.identity.expires_at <= now:
-                listener.end("token_expired")
-        if time.monotonic() - self._accounts_checked < ACCOUNTS_S:
-            return
-        standing = await users.standing(connection, list(self._owners))
-        for listener in self._listeners:
-            role, version = standing.get(listener.actor.user_id, (None, None))
-            known = version if listener.identity is None else listener.identity.token_version
-            if role != listener.actor.role or version != known:
-                listener.end("account_changed")
-        self._accounts_checked = time.monotonic()
+        end_expired(self._listeners)
+        if time.monotonic() - self._accounts_checked >= ACCOUNTS_S:
+            await end_refused(connection, list(self._listeners))
+            self._accounts_checked = time.monotonic()
 
     async def _resume(self, connection: AsyncConnection[Any]) -> None:
         before = self._tail.position

@@ -5,16 +5,20 @@ answer is cut off, and only so many may be connected at once. The body's bounds 
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 from uuid import uuid4
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from starlette.types import Message
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from taskflow_api.body import ARRIVED
 from taskflow_api.problems import Problem
 
 MAX_HEAD_BYTES = 64 * 1024
+UNUSUAL = frozenset({b"connection", b"transfer-encoding"})
+FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,38 @@ class Bounds:
     head_s: float
     stalled_s: float
     connections: int
+
+
+class _Cycle(RequestResponseCycle):
+    """One request and its answer: the usual head is checked and written as a whole, not header by header."""
+
+    async def send(self, message: Message) -> None:  # type: ignore[override] # as the app sends it
+        """Write a part of the answer."""
+        if message["type"] == "http.response.start" and (head := self._usual_head(message)) is not None:
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self.transport.write(head)
+        else:
+            await super().send(cast("Any", message))
+
+    def _usual_head(self, message: Message) -> bytes | None:
+        """Return the head, or None when it is for the class above, which also says what is wrong with one."""
+        if self.response_started or self.disconnected or self.flow.write_paused or not self.keep_alive:
+            return None
+        headers = [*self.default_headers, *message.get("headers", ())]
+        length: int | None = None
+        parts = [STATUS_LINE[message["status"]]]
+        for name, value in headers:
+            if name == b"content-length":
+                length = int(value)
+            elif name in UNUSUAL:
+                return None
+            parts += (name, b": ", value, b"\r\n")
+        head = b"".join(parts)
+        if length is None or FORBIDDEN.search(head) or not len(headers) + 1 == head.count(b"\n") == head.count(b"\r"):
+            return None
+        self.chunked_encoding, self.expected_content_length = False, length
+        return head + b"\r\n"
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -72,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         super().on_headers_complete()
+        self.cycle.__class__ = _Cycle  # uvicorn names the class where it makes one
 
     def on_message_complete(self) -> None:
         """Tell the app, which has not begun yet when the body came with the head."""

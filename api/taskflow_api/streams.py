@@ -18,7 +18,6 @@ from taskflow_api.feed import Feed
 from taskflow_api.listeners import Listener
 from taskflow_api.rendering import to_json
 from taskflow_core import events
-from taskflow_core.actors import Actor
 from taskflow_core.errors import FieldProblem, Invalid, Unavailable
 from taskflow_core.events import ANY_ID, Event, EventFilter, Line
 from taskflow_core.tokens import Identity
@@ -104,13 +103,12 @@ class EventStream(Response):
         feed: Feed,
         follow: Follow,
         *,
-        actor: Actor,
-        identity: Identity | None,
+        identity: Identity,
         filters: EventFilter | None = None,
     ) -> None:
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._listen = partial(feed.listen, actor, identity, filters)
+        self._listen = partial(feed.listen, identity, filters)
         self._follow = follow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,6 +118,7 @@ class EventStream(Response):
             TooManyStreams, NoStreamFree: a bound is reached; nothing has been sent.
         """
         with self._listen() as listener:
+            scope["state"]["held_open"] = True
             leaving = asyncio.create_task(_until_left(receive, listener))
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -13,6 +13,7 @@ from taskflow_api.problems import describe
 from taskflow_core.logs import get_logger
 
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+REFUSALS = frozenset({429, 503})
 CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
 QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 # As they go over the wire: each answer has them.
@@ -42,6 +43,7 @@ class RequestTrail:
             return
         answer = _Answer(scope, send)
         started = time.perf_counter()
+        self._metrics.in_flight += 1
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)  # each request is a task of its own
         try:
             await self._app(scope, receive, answer.send)
@@ -50,11 +52,16 @@ class RequestTrail:
         except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
             await answer.failed(error, receive)
         finally:
+            self._metrics.in_flight -= 1
             self._finished(scope, answer.status, time.perf_counter() - started)
 
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
-        self._metrics.request_finished(method=scope["method"], route=route, status=status, seconds=seconds)
+        state = scope["state"]
+        timed = None if "held_open" in state else seconds
+        self._metrics.request_finished(method=scope["method"], route=route, status=status, seconds=timed)
+        if status in REFUSALS and "problem" in state:
+            self._metrics.refused(state["problem"])
         write = log.debug if route in QUIET_ROUTES and status < 400 else log.info
         write(
             "request.finished",
@@ -62,7 +69,7 @@ class RequestTrail:
             route=route,
             status=status,
             duration_ms=round(seconds * 1000, 2),
-            user_id=scope["state"].get("user_id"),
+            user_id=state.get("user_id"),
         )
 
 
@@ -88,6 +95,7 @@ class _Answer:
 
     async def failed(self, error: Exception, receive: Receive) -> None:
         problem = describe(error)
+        self._scope["state"]["problem"] = problem.code
         if problem.status == 503:
             log.warning("request.unavailable", error=type(error).__name__, reason=str(error).partition("\n")[0])
         elif problem.status >= 500:

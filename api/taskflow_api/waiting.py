@@ -23,7 +23,10 @@ DESCRIPTION = "`wait=N`: answer when the task has finished, or after N seconds, 
 def preferred_wait_s(request: Request) -> int:
     """Return for how many seconds the client wants to wait, at most MOST_S; 0 when it does not say or cannot."""
     found = WAIT.search(",".join(request.headers.getlist("prefer")))
-    return min(MOST_S, int(found[1])) if found else 0
+    seconds = min(MOST_S, int(found[1])) if found else 0
+    if seconds:
+        request.state.held_open = True
+    return seconds
 
 
 async def until_final(opened: Resources, task_id: UUID, *, seconds: int) -> dict[str, str]:

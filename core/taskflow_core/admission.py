@@ -59,7 +59,7 @@ class Admission:
         if token.startswith(api_keys.PREFIX):
             key = await self._find_key(token)
             scopes.check(key.scopes, method=method, path=path)
-            return Identity(key.owner, key.token_version, key.expires_at.timestamp())
+            return Identity(key.owner, key.token_version, key.expires_at.timestamp(), key_id=key.key_id)
         identity = self._tokens.verify(token)
         await self.check(identity)
         return identity

@@ -7,11 +7,14 @@ which nobody can guess, and looking it up needs no comparison whose time could t
 import hashlib
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
@@ -135,6 +138,14 @@ async def find(session: AsyncSession, key_hash: bytes) -> FoundKey | None:
         used = update(ApiKey).where(col(ApiKey.id) == key.id, unnoted).values(last_used_at=func.clock_timestamp())
         await session.execute(used.execution_options(synchronize_session=False))
     return FoundKey(key.id, Actor(key.owner_id, Role(role)), token_version, frozenset(key.scopes), key.expires_at)
+
+
+async def living(connection: AsyncConnection[Any], key_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the keys that are neither revoked nor expired."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        statement = "SELECT id FROM api_keys WHERE id = ANY(%s::uuid[]) AND revoked_at IS NULL AND expires_at > now()"
+        await cursor.execute(statement, [list(key_ids)])
+        return {row[0] for row in await cursor.fetchall()}
 
 
 def digest(token: str) -> bytes:

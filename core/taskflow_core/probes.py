@@ -55,8 +55,8 @@ class _Quiet(WSGIRequestHandler):
         """Log nothing: probes come every few seconds."""
 
 
-def serve_probes(port: int, pulse: Pulse) -> WSGIServer | None:
-    """Serve /health/live, /health/ready and /metrics on every address at `port`, 0 for not at all.
+def serve_probes(port: int, pulse: Pulse, *, host: str = "") -> WSGIServer | None:
+    """Serve /health/live, /health/ready and /metrics at `port`, 0 for not at all, on `host` or on every address.
 
     Raises:
         OSError: the port is taken.
@@ -78,6 +78,6 @@ def serve_probes(port: int, pulse: Pulse) -> WSGIServer | None:
         start("503 Service Unavailable" if wrong else "200 OK", [])
         return ["\n".join(wrong or ["ok"]).encode() + b"\n"]
 
-    server = make_server("", port, answer, handler_class=_Quiet)
+    server = make_server(host, port, answer, handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, name="probes", daemon=True).start()
     return server

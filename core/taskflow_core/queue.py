@@ -6,7 +6,7 @@ everything before it (the watermark of the scheduler), and no two deliveries of 
 one it has seen. Redis may lose any of it: the task's row is the outbox.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -107,10 +107,11 @@ def connect_redis(settings: Settings, *, max_connections: int = 50) -> Redis:
 
 
 class DeliveryQueue:
-    """Puts deliveries into Redis and reads the queues' heads."""
+    """Puts deliveries into Redis and reads the queues' heads; `deferred` is told how many Redis was not there for."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, *, deferred: Callable[[int], None] | None = None) -> None:
         self.redis = redis
+        self._deferred = deferred
 
     async def deliver(self, tasks: Iterable[Enqueued]) -> bool:
         """Enqueue every task that is marked as enqueued, in one round trip.
@@ -129,6 +130,8 @@ class DeliveryQueue:
         except (RedisError, OSError) as error:
             waiting = sum(map(len, lanes.values())) // 2
             log.warning("delivery.deferred", tasks=waiting, reason=str(error) or type(error).__name__)
+            if self._deferred is not None:
+                self._deferred(waiting)
             return False
         return True
 
@@ -162,3 +165,10 @@ class DeliveryQueue:
             if raw is None or head is not None:
                 heads[lane] = head
         return heads
+
+    async def depths(self, lanes: Sequence[str]) -> list[int]:
+        """Return how many deliveries each lane holds."""
+        pipe = self.redis.pipeline(transaction=False)
+        for lane in lanes:
+            pipe.llen(QUEUE_KEY + lane)
+        return [int(depth) for depth in await pipe.execute()]

@@ -9,11 +9,14 @@ be given again without keeping it.
 import hashlib
 import secrets
 from base64 import urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from psycopg import AsyncConnection
+from psycopg.rows import tuple_row
 from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -147,6 +150,14 @@ async def revoke_session(session: AsyncSession, session_id: UUID, *, actor: Acto
 async def revoke_all(session: AsyncSession, user_id: UUID) -> None:
     """End every session of a user. Hold the user's row, so that no login slips in: users.end_tokens does."""
     await _end(session, col(RefreshToken.user_id) == user_id)
+
+
+async def living(connection: AsyncConnection[Any], session_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the sessions that nobody has ended."""
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        statement = "SELECT id FROM refresh_tokens WHERE id = ANY(%s::uuid[]) AND revoked_at IS NULL"
+        await cursor.execute(statement, [list(session_ids)])
+        return {row[0] for row in await cursor.fetchall()}
 
 
 async def list_sessions(session: AsyncSession, *, actor: Actor) -> list[SessionState]:

@@ -184,6 +184,7 @@ class ApiSettings(WebhookSettings):
     max_batch_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
     requests_per_minute: int = Field(default=60_000, ge=0, le=1_000_000_000)
+    registrations_per_minute: int = Field(default=100, ge=0, le=1_000_000)
     max_connections: int = Field(default=2000, ge=1, le=100_000)
     header_timeout_s: float = Field(default=10.0, gt=0, le=300)
     body_timeout_s: float = Field(default=30.0, gt=0, le=300)
@@ -200,6 +201,7 @@ class WorkerSettings(Settings):
 
     queues: QueueNames = "high,default,low"
     max_running_per_owner: int | None = Field(default=None, ge=1)
+    probe_host: str = ""
     probe_port: int = Field(default=0, ge=0, le=65_535)
     slots: int = Field(default=16, ge=1, le=1000)
     lease_s: float = Field(default=30.0, ge=1, le=3600)
@@ -212,6 +214,7 @@ class WorkerSettings(Settings):
 class SchedulerSettings(WebhookSettings):
     """What the scheduler needs beside."""
 
+    probe_host: str = ""
     probe_port: int = Field(default=0, ge=0, le=65_535)
     sweep_interval_s: float = Field(default=1.0, ge=0.1, le=60)
     lease_sweep_interval_s: float = Field(default=5.0, ge=0.1, le=60)
@@ -222,6 +225,7 @@ class SchedulerSettings(WebhookSettings):
     retain_security_events_days: Days = 180
     archive_dir: Annotated[Path, AfterValidator(_folder)] | None = None
     retain_deliveries_days: Days = 30
+    metrics_interval_s: float = Field(default=15.0, ge=0.1, le=300)
     webhook_concurrency: int = Field(default=32, ge=1, le=500)
     webhook_disable_after_s: int = Field(default=3 * 86_400, ge=60, le=YEAR_S)
 

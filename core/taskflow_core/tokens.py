@@ -20,12 +20,13 @@ CLAIMS = ("iss", "aud", "sub", "exp", "nbf", "iat", "jti", "role", "tv")
 
 
 class Identity(NamedTuple):
-    """What a verified access token says."""
+    """What a verified access token says; of an API key, `key_id` is set instead of `session_id`."""
 
     actor: Actor
     token_version: int
     expires_at: float
     session_id: UUID | None = None
+    key_id: UUID | None = None
 
 
 class AccessTokens:

@@ -117,7 +117,7 @@ class Reconciler:
     async def close(self) -> None:
         """Forget the cluster."""
         await self._drop_scalers()
-        metrics.forget(self.place, list(self._reports))
+        metrics.forget_cluster(self.place, list(self._reports))
 
     def _body(self) -> Body:
         body = self._store.cluster(self.place)
@@ -211,6 +211,7 @@ class Reconciler:
         self, body: Body, before: Status, status: Status, messages: Mapping[str, Sequence[str]] | None = None
     ) -> None:
         """Write the status if it changed, and tell what changed in events."""
+        metrics.tell_conditions(self.place, status)
         if status != before:
             manifest = {
                 "apiVersion": CLUSTER.api_version,

@@ -1,14 +1,13 @@
 """Fixtures: the operator and one platform a session, on the cluster that kubectl talks to."""
 
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from e2e import operator_pod, stores
-from e2e.kube import Kube, secret
+from e2e.kube import Kube, require_cluster, secret
 from e2e.platform import NAME, User, custom_resource
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -30,13 +29,7 @@ def say(request: pytest.FixtureRequest) -> Say:
 @pytest.fixture(scope="session")
 def cluster() -> None:
     """Refuse to start where there is no cluster."""
-    try:
-        subprocess.run(["kubectl", "get", "nodes"], check=True, capture_output=True, text=True, timeout=30)
-    except FileNotFoundError:
-        pytest.exit("kubectl is missing: install it, or put the folder that `hack/kube/kube build` prints on PATH", 2)
-    except subprocess.SubprocessError as error:
-        said = getattr(error, "stderr", "") or str(error)
-        pytest.exit(f"no cluster answers: set KUBECONFIG, or run hack/kube/kube up\n{said}", 2)
+    require_cluster()
 
 
 def _namespace(prefix: str) -> Iterator[Kube]:

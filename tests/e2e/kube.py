@@ -1,15 +1,23 @@
 """kubectl, as a user would type it, with a deadline on each call."""
 
 import json
+import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from waiting import eventually
 
 Body = dict[str, Any]
 CALL_S = 60
+KIND = Path(__file__).parents[2] / "hack" / "kind.sh"
+KIND_S = 600
 
 
 class Refused(Exception):
@@ -68,6 +76,33 @@ class Kube:
         """Return the names of pods that are not on their way out."""
         pods = self.find("pods", selector)
         return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+
+def require_cluster() -> None:
+    """Talk to the cluster of KUBECONFIG, or else to kind's; end the tests with what is missing, where none answers.
+
+    Without KUBECONFIG the current context of the user is left alone: it may be a cluster that people depend on.
+    """
+    if "KUBECONFIG" not in os.environ:
+        _use_kind()
+    try:
+        subprocess.run(["kubectl", "get", "nodes"], check=True, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        pytest.exit("kubectl is missing: install it, or put the folder that `hack/kube/kube build` prints on PATH", 2)
+    except subprocess.SubprocessError as error:
+        said = getattr(error, "stderr", "") or str(error)
+        pytest.exit(f"no cluster answers: set KUBECONFIG, or run hack/kube/kube up\n{said}", 2)
+
+
+def _use_kind() -> None:
+    if shutil.which("kind") is None:
+        pytest.exit("no cluster is named: set KUBECONFIG, install kind, or run hack/kube/kube up", 2)
+    os.environ["KUBECONFIG"] = str(Path(tempfile.mkdtemp(prefix="taskflow-kind-"), "kubeconfig"))
+    try:
+        subprocess.run([KIND, "up"], check=True, capture_output=True, text=True, timeout=KIND_S)
+    except subprocess.SubprocessError as error:
+        said = getattr(error, "stderr", "") or str(error)
+        pytest.exit(f"kind has no cluster for us\n{said}", 2)
 
 
 def deployment(name: str, container: Body, *, user: int, env: Sequence[tuple[str, str]] = ()) -> Body:

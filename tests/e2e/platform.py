@@ -56,6 +56,7 @@ class User:
     """An account of the platform. Its connection is made anew when the pod behind it is gone."""
 
     kube: Kube
+    name: str = NAME
     email: str = field(default_factory=lambda: f"e2e-{secrets.token_hex(4)}@example.com")
     password: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     token: str = ""
@@ -127,7 +128,7 @@ class User:
 
     def _open(self) -> httpx2.Client:
         if self._client is None:
-            command = ["kubectl", "-n", self.kube.namespace, "port-forward", f"service/{NAME}-api", ":80"]
+            command = ["kubectl", "-n", self.kube.namespace, "port-forward", f"service/{self.name}-api", ":80"]
             self._forward = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
             )

@@ -1,12 +1,19 @@
 """What the demo brings along: its source of records, and how it finds mail."""
 
+import contextlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
 
 from taskflow_cli.demo import source
 from taskflow_cli.demo.results import find_mail
+from taskflow_cli.embedded.ports import free_port
+from waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +28,7 @@ def test_the_source_is_read_to_its_end_by_its_own_links() -> None:
         while url is not None:
             page = client.get(url).raise_for_status().json()
             records += page["items"]
-            url = page["next"]
+            url = page["next"] and urljoin(url, page["next"])
     assert [record["sku"] for record in records] == [f"SKU-{number:04}" for number in range(1, 201)]
 
 
@@ -38,6 +45,24 @@ def test_the_source_says_when_a_page_is_known() -> None:
 def test_the_source_has_nothing_else(path: str) -> None:
     with source.serving() as server, httpx2.Client() as client:
         assert client.get(f"http://127.0.0.1:{server.server_port}{path}").status_code == 404
+
+
+def test_the_source_runs_as_a_process_of_its_own_and_ends_when_asked() -> None:
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "taskflow_cli.demo.source", "--port", str(port)])
+
+    def is_live() -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"http://127.0.0.1:{port}/health/live").status_code == 200
+        return False
+
+    try:
+        eventually(is_live)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait(timeout=10)
 
 
 def test_a_mail_is_found_by_its_id_and_the_newest_first(tmp_path: Path) -> None:

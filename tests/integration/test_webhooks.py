@@ -6,12 +6,12 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from fake_context import add_task, add_user
@@ -29,8 +29,6 @@ from taskflow_worker.webhooks import Webhooks
 from waiting import eventually, eventually_async
 from webhook_stage import EVENT, Stage, scheduler_settings
 
-metrics = lru_cache(WebhookMetrics)
-
 
 @pytest.fixture(scope="module")
 async def module_sessions(module_settings: Settings) -> AsyncIterator[Sessions]:
@@ -46,7 +44,7 @@ async def sender(module_settings: Settings) -> AsyncIterator[None]:
     sealer = sealer_of(settings)
     assert sealer is not None
     stopping = asyncio.Event()
-    part = Webhooks(settings, sealer, pulse=Pulse(), metrics=metrics())
+    part = Webhooks(settings, sealer, pulse=Pulse(), metrics=WebhookMetrics(CollectorRegistry()))
     running = asyncio.create_task(part.run(stopping))
     yield
     stopping.set()

@@ -18,9 +18,23 @@ HEAD = b"GET / HTTP/1.1\r\nHost: taskflow.test\r\n"
 PATIENCE_S = 20
 PIECE, PIECES = b"x" * 65_536, 1000
 
+OF_TWO_BYTES = (b"content-length", b"2")
+HEADS = {
+    "/whole": [OF_TWO_BYTES, (b"x-own", b"one")],
+    "/closing": [OF_TWO_BYTES, (b"connection", b"close")],
+    "/line-in-value": [OF_TWO_BYTES, (b"x-own", b"one\r\nset-cookie: a=b")],
+    "/newline-in-value": [OF_TWO_BYTES, (b"x-own", b"one\nset-cookie: a=b")],
+    "/line-in-name": [OF_TWO_BYTES, (b"x-own: one\r\nset-cookie", b"a=b")],
+    "/nul-in-value": [OF_TWO_BYTES, (b"x-own", b"one\x00")],
+}
+
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer at once, or /endless with more than any buffer holds."""
+    """Answer at once, or /endless with more than any buffer holds, or with the headers that HEADS has for the path."""
+    if scope["path"] in HEADS:
+        await send({"type": "http.response.start", "status": 200, "headers": HEADS[scope["path"]]})
+        await send({"type": "http.response.body", "body": b"ok"})
+        return
     await send({"type": "http.response.start", "status": 200, "headers": []})
     for _ in range(PIECES if scope["path"] == "/endless" else 0):
         await send({"type": "http.response.body", "body": PIECE, "more_body": True})
@@ -168,3 +182,31 @@ async def test_no_more_clients_are_served_at_once_than_may_be() -> None:
         reader, writer = await opened()
         writer.write(HEAD + b"\r\n")
         assert (await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), PATIENCE_S)).startswith(b"HTTP/1.1 200")
+
+
+async def test_an_answer_of_known_length_arrives_whole_and_the_connection_goes_on() -> None:
+    async with serving() as server, clients(server) as opened:
+        reader, writer = await opened()
+        for _ in range(2):
+            writer.write(HEAD.replace(b"/ ", b"/whole ") + b"\r\n")
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_S)
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert b"\r\ncontent-length: 2\r\nx-own: one\r\n" in head
+            assert await asyncio.wait_for(reader.readexactly(2), PATIENCE_S) == b"ok"
+
+
+async def test_an_answer_that_closes_the_connection_closes_it() -> None:
+    async with serving() as server, clients(server) as opened:
+        reader, writer = await opened()
+        writer.write(HEAD.replace(b"/ ", b"/closing ") + b"\r\n")
+        raw = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        assert raw.endswith(b"\r\n\r\nok")
+        assert raw.lower().count(b"connection: close") == 1
+
+
+@pytest.mark.parametrize("path", [path for path in HEADS if "-in-" in path])
+async def test_of_an_answer_whose_header_would_break_out_of_its_line_nothing_is_sent(path: str) -> None:
+    async with serving() as server, clients(server) as opened:
+        reader, writer = await opened()
+        writer.write(HEAD.replace(b"/ ", path.encode() + b" ") + b"\r\n")
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""

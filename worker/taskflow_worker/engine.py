@@ -211,7 +211,7 @@ class Engine:
         run = Run(claimed, self.registry.get(claimed.type) or self._unknown(claimed.type), self._sessions)
         self.runs[claimed.key] = run
         self.busy += 1
-        self._metrics.claimed(claimed, busy=self.busy)
+        self._metrics.claimed(claimed)
         run.task = asyncio.create_task(self._run(run))
         self._tasks.add(run.task)
         run.task.add_done_callback(self._tasks.discard)
@@ -233,7 +233,7 @@ class Engine:
         run.task = None
         self.busy -= 1
         seconds = time.monotonic() - run.started
-        self._metrics.ran(run.claimed, seconds=seconds, busy=self.busy)
+        self._metrics.ran(run.claimed, seconds=seconds)
         self.light.ran(run.claimed.queue, seconds)
         self._changed.set()
         if ending is None:

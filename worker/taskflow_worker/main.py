@@ -61,7 +61,7 @@ class Process:
         )
         self.rq = TaskFlowWorker(queues, name=self.identity.name, connection=connection, loop=self._loop)
         self.pulse = Pulse(watch=30.0, fetch=60.0, keeper=60.0)
-        self.metrics = WorkerMetrics(slots=settings.slots)
+        self.metrics = WorkerMetrics(slots=settings.slots, types=registry.names())
 
     def _loop(self) -> bool:
         return uvloop.run(self._work())
@@ -105,7 +105,7 @@ class Process:
     def _engine(self, database: AsyncEngine, client: Redis) -> Engine:
         flag = DrainFlag(client, self.identity.hostname)
         light = BeaconLight(client, self.identity, flag)
-        return Engine(
+        engine = Engine(
             self.settings,
             self.registry,
             worker_id=self.identity.id,
@@ -115,6 +115,13 @@ class Process:
             pulse=self.pulse,
             metrics=self.metrics,
         )
+        self.metrics.watch(
+            busy=lambda: engine.busy,
+            draining=lambda: engine.stopping.is_set() or flag.raised,
+            degraded=lambda: engine.inbox.degraded,
+            pool=database,
+        )
+        return engine
 
     async def _register(self, keeper: Keeper, engine: Engine) -> bool:
         """Wait for PostgreSQL, for ever, with backoff; False when the worker was stopped meanwhile."""
@@ -140,7 +147,9 @@ class Process:
                     self.rq.beat, busy=engine.busy > 0, finished=done - told
                 )
                 told = done
+                self.metrics.redis.answered(yes=True)
             except (RedisError, OSError) as error:
+                self.metrics.redis.answered(yes=False)
                 log.warning("heartbeat.failed", reason=str(error))
             await asyncio.sleep(BEAT_S * random.uniform(0.8, 1.0) if not engine.inbox.suspended else 1.0)  # noqa: S311 - jitter
 
@@ -156,7 +165,7 @@ def main() -> None:
     settings = load_or_exit(WorkerSettings)
     configure_logs(level=settings.log_level, style=settings.log_format, service="worker")
     process = Process(settings, Registry.load_or_exit())
-    serve_probes(settings.probe_port, process.pulse)
+    serve_probes(settings.probe_port, process.pulse, host=settings.probe_host)
     clean = process.rq.work()
     log.info("worker.stopped", clean=clean)
     if not clean:

@@ -11,6 +11,7 @@ from taskflow_core.clock import utc_now
 from taskflow_core.logs import get_logger
 from taskflow_core.retention import BATCH, Keep
 from taskflow_core.settings import SchedulerSettings
+from taskflow_worker.metrics import SchedulerMetrics
 
 START = UUID(int=0)
 
@@ -20,7 +21,8 @@ log = get_logger(__name__)
 class Retention:
     """Walks through the old tasks, from the oldest on; a pass ends with what has no task: keys, tokens, deliveries."""
 
-    def __init__(self, settings: SchedulerSettings) -> None:
+    def __init__(self, settings: SchedulerSettings, metrics: SchedulerMetrics) -> None:
+        self._metrics = metrics
         self._keep = Keep(
             completed=timedelta(days=settings.retain_completed_days),
             failed=timedelta(days=settings.retain_failed_days),
@@ -39,13 +41,15 @@ class Retention:
         if not ids:
             return await self._end_pass(connection)
         try:
-            self._deleted += await retention.delete_past(
+            deleted = await retention.delete_past(
                 connection, ids, keep=self._keep, archive=self._archive, day=f"{now:%Y-%m-%d}"
             )
         except OSError as error:
             log.error("archive.failed", folder=str(self._archive), reason=str(error))
             self._after = START
             return False
+        self._metrics.deleted("tasks", deleted)
+        self._deleted += deleted
         self._after = ids[-1]
         return True
 
@@ -59,6 +63,8 @@ class Retention:
                 connection, before=utc_now() - self._keep_deliveries
             ),
         }
+        for what, rows in counts.items():
+            self._metrics.deleted(what, rows)
         if self._deleted or any(counts.values()):
             log.info("retention.deleted", tasks=self._deleted, **counts)
         self._deleted = 0

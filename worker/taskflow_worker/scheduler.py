@@ -30,6 +30,7 @@ from taskflow_core.settings import SchedulerSettings, load_or_exit
 from taskflow_worker.metrics import SchedulerMetrics, WebhookMetrics
 from taskflow_worker.retention import Retention
 from taskflow_worker.schedules import Schedules
+from taskflow_worker.standing import Watcher
 from taskflow_worker.webhooks import Webhooks
 
 EPOCH_KEY = "taskflow:epoch"
@@ -66,10 +67,13 @@ class Scheduler:
         self.stopping = asyncio.Event()
         self.pulse = Pulse(jobs=60.0)
         self._metrics = SchedulerMetrics()
-        self._queue = DeliveryQueue(connect_redis(settings))
+        self._queue = DeliveryQueue(connect_redis(settings), deferred=self._metrics.deferred)
         self._link = Link(settings, service="scheduler")
         self._engine = create_engine(settings, service="schedules", pool_size=1)
-        self._schedules = Schedules(self._engine, registry, self._queue, max_pending=settings.max_pending_tasks)
+        self._schedules = Schedules(
+            self._engine, registry, self._queue, max_pending=settings.max_pending_tasks, metrics=self._metrics
+        )
+        self._watcher = Watcher(settings, self._queue, self._metrics.registry)
         self._webhooks = self._build_webhooks()
         self._jobs = [
             Job("enqueue_due", settings.sweep_interval_s, self.enqueue_due),
@@ -78,23 +82,27 @@ class Scheduler:
             Job("expire_leases", settings.lease_sweep_interval_s, self.expire_leases),
             Job("expire_everywhere", EVERYWHERE_S, self.expire_everywhere),
             Job("forget_workers", FORGET_S, self.forget_workers),
-            Job("delete_old", RETENTION_S, Retention(settings).work, more_s=BREATH_S),
+            Job("delete_old", RETENTION_S, Retention(settings, self._metrics).work, more_s=BREATH_S),
         ]
 
     async def run(self) -> None:
         """Work until stopped; an outage of PostgreSQL is waited out with backoff."""
-        webhooks = None if self._webhooks is None else asyncio.create_task(self._webhooks.run(self.stopping))
+        beside = [asyncio.create_task(self._watcher.run(self.stopping))]
+        if self._webhooks is not None:
+            beside.append(asyncio.create_task(self._webhooks.run(self.stopping)))
         failures = 0
         while not self.stopping.is_set():
             try:
                 connection = await self._link.get()
                 await self._run_due_jobs(connection)
                 self.pulse.beat("jobs")
+                self._metrics.round_ended()
                 self.pulse.started()
                 wait_s = await self._until_next(connection)
                 failures = 0
             except (psycopg.Error, OSError) as error:
                 failures += 1
+                self._metrics.failed()
                 log.warning("database.away", reason=str(error).strip())
                 await self._link.drop()
                 self._spare_leases()
@@ -105,8 +113,7 @@ class Scheduler:
             except TimeoutError:
                 continue
         await self._link.drop()
-        if webhooks is not None:
-            await webhooks
+        await asyncio.gather(*beside)
         await self._engine.dispose()
         await self._queue.redis.aclose()
 
@@ -123,7 +130,9 @@ class Scheduler:
             now = time.monotonic()
             if now < job.next_at or self.stopping.is_set():
                 continue
+            late_s = now - job.next_at if job.next_at else 0.0
             more = await job.run(connection)
+            self._metrics.ran(job.name, late_s=late_s, seconds=time.monotonic() - now)
             job.next_at = now + (job.more_s if more else job.every_s)
 
     def _spare_leases(self) -> None:
@@ -161,8 +170,10 @@ class Scheduler:
             if emptied and not more:
                 await self._queue.redis.set(EPOCH_KEY, await recovery.epoch(connection))
         except (RedisError, OSError) as error:
+            self._metrics.redis.answered(yes=False)
             log.warning("redis.away", reason=str(error) or type(error).__name__)
             return False
+        self._metrics.redis.answered(yes=True)
         return more
 
     async def fire_schedules(self, _connection: Connection) -> bool:
@@ -206,7 +217,7 @@ class Scheduler:
 
 async def _serve(settings: SchedulerSettings, registry: Registry) -> None:
     scheduler = Scheduler(settings, registry)
-    serve_probes(settings.probe_port, scheduler.pulse)
+    serve_probes(settings.probe_port, scheduler.pulse, host=settings.probe_host)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, scheduler.stopping.set)

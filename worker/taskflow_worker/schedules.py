@@ -8,6 +8,7 @@ from taskflow_core.firing import Firing, Outcome
 from taskflow_core.handlers import Registry
 from taskflow_core.logs import get_logger
 from taskflow_core.queue import DeliveryQueue
+from taskflow_worker.metrics import SchedulerMetrics
 
 BATCH = 100
 
@@ -17,11 +18,20 @@ log = get_logger(__name__)
 class Schedules:
     """Fires what is due, one transaction each."""
 
-    def __init__(self, engine: AsyncEngine, registry: Registry, queue: DeliveryQueue, *, max_pending: int) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        registry: Registry,
+        queue: DeliveryQueue,
+        *,
+        max_pending: int,
+        metrics: SchedulerMetrics,
+    ) -> None:
         self._sessions = create_sessions(engine)
         self._registry = registry
         self._queue = queue
         self._max_pending = max_pending
+        self._metrics = metrics
 
     async def fire_due(self) -> bool:
         """Fire up to BATCH schedules; returns whether more may be due."""
@@ -32,6 +42,7 @@ class Schedules:
             if fired is None:
                 return False
             _log(fired)
+            self._metrics.fired(fired.outcome)
             if fired.task is not None:
                 await self._queue.deliver([fired.task])
         return True

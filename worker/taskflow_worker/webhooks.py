@@ -119,6 +119,7 @@ class Webhooks:
         if not made.more:
             self._horizon = None
         for identifier in made.overflowed:
+            self._metrics.disabled("overflow")
             log.warning("webhook.disabled", webhook_id=str(identifier), reason="too many deliveries wait")
         return made.more
 
@@ -198,6 +199,7 @@ class Webhooks:
         fields = {"delivery_id": str(one.id), "webhook_id": str(one.endpoint_id), "attempt": one.attempt}
         log.info("webhook.sent", status=answer.status, arrived=answer.arrived, **fields)
         if disabled:
+            self._metrics.disabled("gone" if answer.status == GONE else "failing")
             log.warning("webhook.disabled", webhook_id=str(one.endpoint_id), reason=disabled)
 
     async def _reseal(self) -> None:

@@ -20,7 +20,7 @@ from taskflow_api.schemas.auth import (
     TokenPair,
 )
 from taskflow_core import refresh, security_events, users
-from taskflow_core.errors import FieldProblem, Invalid, InvalidToken, Unauthenticated, Unavailable
+from taskflow_core.errors import FieldProblem, Invalid, InvalidToken, TooMany, Unauthenticated, Unavailable
 from taskflow_core.models.users import User
 from taskflow_core.passwords import Check
 from taskflow_core.security_events import EventKind
@@ -34,9 +34,10 @@ WRONG_CREDENTIALS = "the email address or the password is wrong"
 async def register(request: Request, opened: Opened, session: Session) -> Response:
     """Make an account with the role USER."""
     body = await read(request, Registration)
-    email = users.normalise_email(body.email)
+    email, origin = users.normalise_email(body.email), origin_of(request)
+    await opened.throttle.register(origin.address)
     password_hash = await opened.passwords.hash(body.password.get_secret_value())
-    user = await users.register(session, email=email, password_hash=password_hash, origin=origin_of(request))
+    user = await users.register(session, email=email, password_hash=password_hash, origin=origin)
     await session.commit()
     return respond(_account(user), status=201, headers={"Location": "/api/v1/auth/me"})
 
@@ -46,7 +47,7 @@ async def login(request: Request, opened: Opened, session: Session) -> Response:
     """Trade an email address and a password for an access token and a refresh token."""
     body = await read(request, Credentials)
     email, origin = users.normalise_email(body.email), origin_of(request)
-    await opened.throttle.enter(account=email, address=origin.address)
+    await _enter(opened, email, origin.address)
     seen = await users.find(session, email)
     await session.commit()  # a connection must not wait for bcrypt
     stored = seen.password_hash if seen else None
@@ -55,6 +56,7 @@ async def login(request: Request, opened: Opened, session: Session) -> Response:
     if user is None:
         await security_events.record(session, EventKind.LOGIN_FAILED, origin=origin, user_id=seen.id if seen else None)
         await session.commit()
+        opened.metrics.login("failed")
         raise Unauthenticated(WRONG_CREDENTIALS)
     started = await refresh.start(session, user.id, lifetimes=_lifetimes(opened), origin=origin)
     await security_events.record(
@@ -66,6 +68,7 @@ async def login(request: Request, opened: Opened, session: Session) -> Response:
         data={"session_id": str(started.session_id)},
     )
     await session.commit()
+    opened.metrics.login("succeeded")
     await opened.throttle.take_back(account=email, address=origin.address)
     return _tokens(opened, user, started.session_id, started.token)
 
@@ -118,7 +121,7 @@ async def list_sessions(identity: CurrentIdentity, session: Session) -> Response
 
 @router.delete("/sessions/{session_id}", status_code=204)
 async def end_session(session_id: UUID, request: Request, actor: CurrentActor, session: Session) -> Response:
-    """End one of one's own sessions; its access token ends by itself."""
+    """End one of one's own sessions: its streams end within seconds, its access token by itself."""
     await refresh.revoke_session(session, session_id, actor=actor, origin=origin_of(request))
     await session.commit()
     return Response(status_code=204)
@@ -152,6 +155,14 @@ async def change_password(request: Request, opened: Opened, actor: CurrentActor,
 async def me(actor: CurrentActor, session: Session) -> Response:
     """Return the account that the access token names."""
     return respond(_account(await users.get_active(session, actor.user_id)))
+
+
+async def _enter(opened: Resources, email: str, address: str) -> None:
+    try:
+        await opened.throttle.enter(account=email, address=address)
+    except TooMany:
+        opened.metrics.login("limited")
+        raise
 
 
 async def _check(opened: Resources, email: str, address: str, password: str, stored: str | None) -> Check:

@@ -47,7 +47,7 @@ async def list_events(
     if streams.is_wanted(request):
         after = query.after if last_id is None else last_id
         follow = partial(streams.all_events, opened.feed, after=after, filters=filters)
-        return _stream(request, opened, actor, follow, filters)
+        return _stream(request, opened, follow, filters)
     return respond(await _page(opened, query, filters))
 
 
@@ -85,7 +85,7 @@ async def list_lines(
     if last_id is not None and task.status in FINAL and not await opened.feed.read(partial(read, limit=1)):
         return Response(status_code=204)
     follow = partial(streams.task_lines, opened.feed, task_id, after=after, level=query.level, attempt=query.attempt)
-    return _stream(request, opened, actor, follow)
+    return _stream(request, opened, follow)
 
 
 async def _of_task(
@@ -106,7 +106,7 @@ async def _of_task(
     if last_id is not None and task.status in FINAL and not await opened.feed.read(partial(read, limit=1)):
         return Response(status_code=204)
     follow = partial(streams.task_events, opened.feed, task_id, after=after, kind=query.kind)
-    return _stream(request, opened, actor, follow)
+    return _stream(request, opened, follow)
 
 
 async def _page(opened: Resources, query: EventsQuery, filters: EventFilter) -> dict[str, Any]:
@@ -135,7 +135,6 @@ def _listed(rows: Sequence[Event] | Sequence[Line], query: PageQuery, after: int
 
 
 def _stream(
-    request: Request, opened: Resources, actor: Actor, follow: streams.Follow, filters: EventFilter | None = None
+    request: Request, opened: Resources, follow: streams.Follow, filters: EventFilter | None = None
 ) -> Response:
-    identity = getattr(request.state, "identity", None)
-    return EventStream(opened.feed, follow, actor=actor, identity=identity, filters=filters)
+    return EventStream(opened.feed, follow, identity=request.state.identity, filters=filters)

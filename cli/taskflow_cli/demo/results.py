@@ -54,10 +54,11 @@ def print_sync(result: dict[str, Any]) -> None:
     say("  " + ", ".join(f"{name} {result.get(name)}" for name in counts) + "\n")
 
 
-def print_error(task: Task) -> None:
-    """Print why the task did not complete."""
+def print_error(task: Task, *, hint: str) -> None:
+    """Print why the task did not complete, and a way on if there is one."""
     error = task.error or {}
-    say(f"  {error.get('code', 'no result')}: {error.get('message', '')}\n")
+    say(f"  {error.get('code', 'no result')}: {error.get('message', '')}")
+    say(f"  {hint}\n" if hint else "")
 
 
 def find_mail(folder: Path, message_id: str) -> tuple[Path, EmailMessage] | None:

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,28 @@ from taskflow_client.models import Task
 from taskflow_client.sync import TaskFlow
 
 DEADLINE_S = 60.0
+BESIDE_WORKERS = "http://demo-source:8080/products"  # where docker-compose.yml serves the collection to its workers
+SOURCE_HINT = (
+    "the workers must be allowed to fetch from there (TASKFLOW_FETCH_ALLOW_HOSTS); --source URL names another source"
+)
 
 
-def play(client: TaskFlow, *, mail_dir: Path | None, folder: Path) -> bool:
-    """Run the demo and print what came of it; return whether everything did as it should.
+@dataclass(frozen=True)
+class Setting:
+    """Where the demo plays: where the platform's mail catcher keeps mail, if known, and where reports go.
 
-    `mail_dir` is where the platform's mail catcher stores mail, if known; reports are stored in `folder`.
+    SYNC pulls from `source_url`; without one from here, when the workers are known to fetch from here (`is_here`), or
+    else when one of them shows that it does, or else from the collection beside the workers.
     """
+
+    mail_dir: Path | None
+    folder: Path
+    source_url: str | None
+    is_here: bool
+
+
+def play(client: TaskFlow, setting: Setting) -> bool:
+    """Run the demo and print what came of it; return whether everything did as it should."""
     until = time.monotonic() + DEADLINE_S
     email = f"demo-{secrets.token_hex(4)}@example.com"
     password = secrets.token_urlsafe(24)
@@ -28,15 +44,16 @@ def play(client: TaskFlow, *, mail_dir: Path | None, folder: Path) -> bool:
     client.account.login(email, password)
     say(f"Registered {email} at {client.connection.url}.")
     with source.serving() as server:
-        say(f"Serving {source.RECORDS} records in {source.PAGES} pages at {server.url}.\n")
-        sync = sync_request(server.url)
+        url = setting.source_url or _reachable(client, server.url, setting, until=until)
+        say(f"The workers pull records from {url}.\n")
+        sync = sync_request(url)
         first = _run(client, [email_request(email), report_request(), sync], until=until)
         say("")
-        shown = [_show(client, task, mail_dir=mail_dir, folder=folder) for task in first]
+        shown = [_show(client, task, setting) for task in first]
         say("The same SYNC once more:")
         (again,) = _run(client, [sync], until=until)
         say("")
-        shown.append(_show(client, again, mail_dir=mail_dir, folder=folder))
+        shown.append(_show(client, again, setting))
     return all(shown)
 
 
@@ -77,6 +94,26 @@ def sync_request(url: str) -> dict[str, Any]:
     }
 
 
+def probe_request(url: str) -> dict[str, Any]:
+    """Return the body that asks for the first page at `url` alone, in one attempt."""
+    payload = {
+        "source": {"url": url, "records_path": "items"},
+        "key": "sku",
+        "target": {"collection": "demo-probe"},
+    }
+    return {"type": "SYNC", "title": "Demo: may workers fetch from here?", "payload": payload, "max_attempts": 1}
+
+
+def _reachable(client: TaskFlow, here: str, setting: Setting, *, until: float) -> str:
+    """Return the URL on this machine if workers may fetch it, or else the one beside them."""
+    if setting.is_here:
+        return here
+    probe = client.tasks.create(**probe_request(here))
+    for seen in follow(client, [probe.id], timeout_s=max(0.0, until - time.monotonic())):
+        probe = seen
+    return here if probe.status == "COMPLETED" else BESIDE_WORKERS
+
+
 def _run(client: TaskFlow, requests: Sequence[dict[str, Any]], *, until: float) -> list[Task]:
     """Submit the requests and return their tasks once all have ended, in the same order."""
     tasks = {task.id: task for task in [client.tasks.create(**request) for request in requests]}
@@ -87,14 +124,14 @@ def _run(client: TaskFlow, requests: Sequence[dict[str, Any]], *, until: float) 
     return list(tasks.values())
 
 
-def _show(client: TaskFlow, task: Task, *, mail_dir: Path | None, folder: Path) -> bool:
+def _show(client: TaskFlow, task: Task, setting: Setting) -> bool:
     say(f"{task.type} {task.id} is {task.state}.")
     if task.status != "COMPLETED" or task.result is None:
-        results.print_error(task)
+        results.print_error(task, hint=SOURCE_HINT if task.type == "SYNC" else "")
         return False
     if task.type == "EMAIL":
-        return results.print_mail(task.result, mail_dir=mail_dir)
+        return results.print_mail(task.result, mail_dir=setting.mail_dir)
     if task.type == "REPORT":
-        return results.print_files(client, task, folder=folder / task.id)
+        return results.print_files(client, task, folder=setting.folder / task.id)
     results.print_sync(task.result)
     return True

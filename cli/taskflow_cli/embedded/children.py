@@ -35,6 +35,8 @@ class Site:
     host: str
     api_port: int
     smtp_port: int
+    worker_port: int
+    scheduler_port: int
     database_url: str
     redis_url: str
     jwt_secret: str
@@ -48,6 +50,13 @@ class Site:
         """Return the address for a client on this machine."""
         host = {"0.0.0.0": LOCALHOST, "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 compared, not bound
         return f"http://{host}:{self.api_port}"
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """Return where each process tells its metrics, as host:port."""
+        ports = {"worker": self.worker_port, "scheduler": self.scheduler_port}
+        own = {name: f"{LOCALHOST}:{port}" for name, port in ports.items()}
+        return {"api": self.api_url.removeprefix("http://"), **own}
 
     @property
     def mail_dir(self) -> Path:
@@ -104,7 +113,7 @@ def scheduler_child(site: Site) -> Child:
         site,
         "scheduler",
         "taskflow_worker.scheduler",
-        {**_stores(site), **_webhooks(site)},
+        {**_stores(site), **_webhooks(site), **_probes(site.scheduler_port)},
         is_ready=lambda: _finds(site, IS_CONNECTED, "taskflow-scheduler%"),
     )
 
@@ -113,6 +122,7 @@ def worker_child(site: Site) -> Child:
     """Return the worker; told to stop twice it gives its tasks back at once."""
     env = {
         **_stores(site),
+        **_probes(site.worker_port),
         "TASKFLOW_SLOTS": str(site.slots),
         "TASKFLOW_QUEUES": site.queues,
         "TASKFLOW_SMTP_URL": f"smtp://{LOCALHOST}:{site.smtp_port}",
@@ -162,6 +172,10 @@ def _stores(site: Site) -> dict[str, str]:
 
 def _webhooks(site: Site) -> dict[str, str]:
     return {"TASKFLOW_WEBHOOK_KEY": site.webhook_key, "TASKFLOW_FETCH_ALLOW_HOSTS": MACHINE}
+
+
+def _probes(port: int) -> dict[str, str]:
+    return {"TASKFLOW_PROBE_HOST": LOCALHOST, "TASKFLOW_PROBE_PORT": str(port)}
 
 
 def _greets(port: int) -> bool:

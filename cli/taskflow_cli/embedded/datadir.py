@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from taskflow_cli.embedded.errors import CannotStart
 from taskflow_cli.embedded.process import unprivileged
 
 STATE_FILE = "platform.json"
+TARGETS_FILE = "prometheus.json"  # as Prometheus' file_sd_configs read it
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,14 @@ def write_state(folder: Path, state: State) -> None:
 
 def remove_state(folder: Path) -> None:
     """Say that no platform runs here."""
-    (folder / STATE_FILE).unlink(missing_ok=True)
+    for name in (STATE_FILE, TARGETS_FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def write_targets(folder: Path, targets: Mapping[str, str]) -> None:
+    """Tell Prometheus where each process tells its metrics, as host:port."""
+    groups = [{"targets": [address], "labels": {"component": name}} for name, address in targets.items()]
+    _write_private(folder / TARGETS_FILE, json.dumps(groups, indent=2) + "\n")
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -134,6 +134,7 @@ class Platform:
         await asyncio.to_thread(_migrate, settings)
         around.say("schema is up to date")
         await self._start(around, *self._apps(site))
+        datadir.write_targets(self.folder, site.metrics)
         return State(
             api_url=site.api_url,
             mail_dir=str(site.mail_dir),
@@ -254,6 +255,8 @@ def _site(options: PlatformOptions, folder: Path, api_port: int, data: Path) -> 
         host=options.host,
         api_port=api_port,
         smtp_port=free_port(),
+        worker_port=free_port(),
+        scheduler_port=free_port(),
         database_url=postgres.url(_database_password(folder), postgres_port, DATABASE),
         redis_url=valkey.url(_redis_password(folder), redis_port),
         jwt_secret=datadir.secret(folder, "jwt", size=48),
