@@ -47,7 +47,11 @@ REGISTRY = Registry({"LETTER": letter})
 
 
 def api_settings(settings: Settings, **changes: Any) -> ApiSettings:
-    base = settings.model_dump() | {"jwt_secret": SecretStr(secrets.token_urlsafe(48)), "bcrypt_rounds": 4}
+    base = settings.model_dump() | {
+        "jwt_secret": SecretStr(secrets.token_urlsafe(48)),
+        "bcrypt_rounds": 4,
+        "registrations_per_minute": 0,
+    }
     return ApiSettings(**(base | changes))
 
 

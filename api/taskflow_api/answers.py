@@ -72,7 +72,10 @@ CODES: dict[str, Rule] = {
     "unknown_type": _starts_tasks,
 }
 HEADERS: dict[str, dict[str, Any]] = {
-    "ETag": {"description": "The version that is answered, for If-Match.", "schema": {"type": "string"}},
+    "ETag": {
+        "description": "The version that is answered, for If-Match.",
+        "schema": {"type": "string", "pattern": '^"[^"]+"$'},
+    },
     "Idempotent-Replayed": {
         "description": "`true` when this is the stored answer to an earlier request of the same Idempotency-Key.",
         "schema": {"type": "string", "enum": ["true"]},
@@ -81,9 +84,12 @@ HEADERS: dict[str, dict[str, Any]] = {
     "Preference-Applied": {"description": "The wait that was granted (RFC 7240).", "schema": {"type": "string"}},
     "RateLimit": {
         "description": "What is left of the quota, and in how many seconds it is whole again.",
-        "schema": {"type": "string"},
+        "schema": {"type": "string", "pattern": r'^"requests";r=[0-9]+;t=[0-9]+$'},
     },
-    "RateLimit-Policy": {"description": "The quota and its window in seconds.", "schema": {"type": "string"}},
+    "RateLimit-Policy": {
+        "description": "The quota and its window in seconds.",
+        "schema": {"type": "string", "pattern": r'^"requests";q=[0-9]+;w=[0-9]+$'},
+    },
     "Retry-After": {"description": "In how many seconds to try again.", "schema": {"type": "integer", "minimum": 1}},
     "WWW-Authenticate": {"description": "How to prove who is asking (RFC 6750).", "schema": {"type": "string"}},
     "X-Request-ID": {"description": "Finds the request in the logs.", "schema": {"type": "string"}},

@@ -42,12 +42,12 @@ from taskflow_api.routes import (
     webhooks,
     workers,
 )
-from taskflow_api.throttle import LoginThrottle
+from taskflow_api.throttle import Throttle
 from taskflow_api.trail import RequestTrail
 from taskflow_core import revisions
 from taskflow_core.admission import Admission
 from taskflow_core.database import create_engine, create_sessions
-from taskflow_core.errors import TaskFlowError
+from taskflow_core.errors import Invalid, TaskFlowError
 from taskflow_core.handlers import Registry
 from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
@@ -152,7 +152,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         tokens=tokens,
         admission=Admission(tokens, sessions, remembered_s=settings.access_cache_s),
         passwords=Passwords(rounds=settings.bcrypt_rounds),
-        throttle=LoginThrottle(redis),
+        throttle=Throttle(redis, registrations=settings.registrations_per_minute),
         metrics=metrics,
         limiter=RequestLimiter(redis, per_minute=settings.requests_per_minute),
         recent=Recent(keep_s=RECENT_S),
@@ -176,6 +176,9 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError | Invalid) and request.method not in _methods_of(request).split(", "):
+        # The address is a verb's, which the method does not know, and was taken for that of an id: `{id}:pause`.
+        error = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
     problem = describe(error)
     request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:

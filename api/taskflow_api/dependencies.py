@@ -14,7 +14,7 @@ from taskflow_api.feed import Feed
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.recent import Recent
-from taskflow_api.throttle import LoginThrottle
+from taskflow_api.throttle import Throttle
 from taskflow_core.actors import Actor
 from taskflow_core.admission import Admission
 from taskflow_core.database import Sessions
@@ -49,7 +49,7 @@ class Resources:
     tokens: AccessTokens
     admission: Admission
     passwords: Passwords
-    throttle: LoginThrottle
+    throttle: Throttle
     metrics: Metrics
     limiter: RequestLimiter
     recent: Recent

@@ -3,6 +3,7 @@
 These cost more than all the rest of a busy request. The endpoint takes the request itself and returns the response.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -23,6 +24,8 @@ class Direct(APIRoute):
 
     def __init__(self, path: str, endpoint: Endpoint, **described: Any) -> None:
         super().__init__(path, endpoint, generate_unique_id_function=operation_id, **described)
+        # An id holds no colon: `/tasks/{id}:cancel` is a verb's address, whatever the method.
+        self.path_regex = re.compile(self.path_regex.pattern.replace("[^/]+", "[^/:]+"))
         self.app = request_response(endpoint)
         self.answer = endpoint
 

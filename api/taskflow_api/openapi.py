@@ -11,7 +11,9 @@ from pydantic.json_schema import models_json_schema
 
 from taskflow_api import answers
 from taskflow_api.examples import example_of
+from taskflow_api.idempotency import VISIBLE_ASCII
 from taskflow_api.operations import KEY_SCHEME, PREFIX, TOKEN_SCHEME, Operation, operations
+from taskflow_api.schemas.documented import without_null
 from taskflow_api.schemas.problems import ProblemDocument
 
 REF = "#/components/schemas/{model}"
@@ -40,6 +42,15 @@ SCHEMES = {
         "bearerFormat": "tf_...",
         "description": "An API key with the scope that the operation needs.",
     },
+}
+TAG = r'(W/)?"[\x21\x23-\x7e]*"'
+TAGS_PATTERN = rf"^(\*|{TAG}([ \t]*,[ \t]*{TAG}){{0,99}})$"
+# What the headers that requests carry must look like, and what they may look like.
+REQUEST_HEADERS = {
+    "Idempotency-Key": (rf"^{VISIBLE_ASCII.pattern}$", "5f0c2c1e-2b7e-4a0d-9c55-024ac1200021"),
+    "If-Match": (TAGS_PATTERN, '"7"'),
+    "If-None-Match": (TAGS_PATTERN, '"7"'),
+    "Last-Event-ID": (r"^[0-9]{1,18}$", "4211"),
 }
 SECURED: dict[str, Any] = {"security": [{"HTTPBearer": []}]}
 # The models of bodies that endpoints read themselves, by name; `takes` fills it.
@@ -131,6 +142,11 @@ def _complete(operation: Operation, document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     operation.spec["summary"] = re.split(r"[.;:]\s", operation.spec["description"] + " ")[0]
     operation.spec["security"] = operation.security()
+    for parameter in operation.spec.get("parameters", []):
+        without_null(parameter["schema"])
+        if parameter["in"] == "header" and parameter["name"] in REQUEST_HEADERS:
+            pattern, parameter["example"] = REQUEST_HEADERS[parameter["name"]]
+            parameter["schema"] = {"type": "string", "pattern": pattern}
     answers.add_refusals(operation, document["components"]["responses"])
     answers.add_headers(operation, schemas)
     bodies = [operation.spec.get("requestBody", {}), *operation.spec["responses"].values()]

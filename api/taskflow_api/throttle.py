@@ -1,4 +1,4 @@
-"""A throttle on failed logins, for each account and address: fixed windows in Redis, without it in this process."""
+"""A throttle on failed logins and on registrations: fixed windows in Redis, without it in this process."""
 
 import hashlib
 import time
@@ -33,27 +33,43 @@ class Count(NamedTuple):
     ends_in_s: int
 
 
-class LoginThrottle:
-    """Counts a login before it is tried, so that parallel guesses count too, and takes it back unless it was wrong."""
+class Throttle:
+    """Counts a login before it is tried, so that parallel guesses count too, and takes it back unless it was wrong.
 
-    def __init__(self, redis: "Redis") -> None:
+    Registrations count whatever comes of them; an address may try `registrations` a minute, 0 is no limit.
+    """
+
+    def __init__(self, redis: "Redis", *, registrations: int) -> None:
         self._redis = redis
+        self._registrations = registrations
         self._local: dict[str, tuple[int, float]] = {}
 
+    async def register(self, address: str) -> None:
+        """Count a registration.
+
+        Raises:
+            TooMany: this address has tried too many within the window.
+        """
+        if self._registrations:
+            bucket = Bucket(f"taskflow:register:address:{address}", self._registrations)
+            await self._count([bucket], "too many accounts are registered from your address; wait a little")
+
     async def enter(self, *, account: str, address: str) -> None:
-        """Count an attempt.
+        """Count a login.
 
         Raises:
             TooMany: this account or this address has failed too often within the window.
         """
-        buckets = _buckets(account, address)
-        for bucket, count in zip(buckets, await self._add(buckets, 1), strict=True):
-            if count.value > bucket.limit:
-                raise TooMany("too many failed logins; wait a little", retry_after_s=count.ends_in_s)
+        await self._count(_buckets(account, address), "too many failed logins; wait a little")
 
     async def take_back(self, *, account: str, address: str) -> None:
         """Uncount an attempt that was right, or that could not be tried: only failures count."""
         await self._add(_buckets(account, address), -1)
+
+    async def _count(self, buckets: list[Bucket], refusal: str) -> None:
+        for bucket, count in zip(buckets, await self._add(buckets, 1), strict=True):
+            if count.value > bucket.limit:
+                raise TooMany(refusal, retry_after_s=count.ends_in_s)
 
     async def _add(self, buckets: Iterable[Bucket], step: int) -> list[Count]:
         pipe = self._redis.pipeline(transaction=True)

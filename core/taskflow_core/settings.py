@@ -184,6 +184,7 @@ class ApiSettings(WebhookSettings):
     max_batch_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     max_pending_tasks: MaxPending = 100_000
     requests_per_minute: int = Field(default=60_000, ge=0, le=1_000_000_000)
+    registrations_per_minute: int = Field(default=100, ge=0, le=1_000_000)
     max_connections: int = Field(default=2000, ge=1, le=100_000)
     header_timeout_s: float = Field(default=10.0, gt=0, le=300)
     body_timeout_s: float = Field(default=30.0, gt=0, le=300)

@@ -143,6 +143,18 @@ async def test_no_answer_sets_a_cookie_leads_elsewhere_or_opens_itself_to_other_
     assert not [name for name in preflight.headers if name.startswith("access-control-")]
 
 
+async def test_a_method_that_a_verb_does_not_know_is_405_with_those_it_knows(api: Api, ada: Person) -> None:
+    """The address of a verb is also that of a bare id, which a colon never belongs to."""
+    verbs = [path for path in DOCUMENT["paths"] if ":" in path]
+    assert len(verbs) >= 15
+    for path in verbs:
+        for method in ("GET", "PUT", "PATCH", "DELETE"):
+            headers = ada.headers | {"If-Match": "no tag"}
+            answer = await api.client.request(method, filled(path), content=b"{", headers=headers)
+            assert (answer.status_code, answer.headers.get("allow")) == (405, "POST"), (method, path, answer.text)
+            assert answer.json()["code"] == "method_not_allowed"
+
+
 @pytest.mark.parametrize(
     "path",
     ["//evil.example/", "/\\evil.example", "/api/v1/tasks/", "//evil.example/api/v1/tasks", "/http://evil.example"],

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from httpx2 import Response
+from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import text
 
-from api_app import Api, Person, api_settings, running_api
+from api_app import PASSWORD, Api, Person, api_settings, running_api
 from taskflow_api import limiter
 from taskflow_core.settings import ApiSettings, Settings
 from waiting import eventually_async
@@ -37,6 +37,26 @@ async def test_an_owner_may_send_so_many_requests_and_reads_where_they_stand(few
         assert refused.headers["ratelimit"].startswith('"requests";r=0;t=')
         assert (await ask(api, bob)).status_code == 200
         assert "ratelimit" not in (await api.client.get("/health/live")).headers
+
+
+async def register(api: Api, number: int, *, address: str = "192.0.2.1") -> Response:
+    body = {"email": f"{number}@example.com", "password": PASSWORD}
+    transport = ASGITransport(app=api.app, client=(address, 40_000))
+    async with AsyncClient(transport=transport, base_url="http://taskflow.test") as client:
+        return await client.post("/api/v1/auth/register", json=body)
+
+
+@pytest.mark.parametrize("changes", [{}, {"redis_url": "redis://127.0.0.1:1/0"}], ids=["with Redis", "without Redis"])
+async def test_an_address_may_register_so_many_accounts_whatever_comes_of_them(
+    settings: Settings, changes: dict[str, Any]
+) -> None:
+    async with running_api(api_settings(settings, registrations_per_minute=3, **changes)) as api:
+        answers = [await register(api, number) for number in (1, 1, 2, 3)]
+        assert [answer.status_code for answer in answers] == [201, 409, 201, 429]
+        assert answers[-1].json()["code"] == "too_many"
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert (await register(api, 3, address="192.0.2.2")).status_code == 201
+        assert (await api.login("1@example.com")).status_code == 200
 
 
 async def test_all_processes_draw_from_one_bucket(few: ApiSettings) -> None:

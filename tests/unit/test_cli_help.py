@@ -3,11 +3,18 @@ import subprocess
 import sys
 
 import pytest
+from typer.core import TyperGroup
 from typer.main import get_group
 
 from taskflow_cli.main import build_app, main
 
-COMMANDS = sorted(get_group(build_app()).commands)
+ROOT = get_group(build_app())
+COMMANDS = sorted(ROOT.commands)
+ALL = sorted(
+    [name] if not isinstance(command, TyperGroup) else [name, inner]
+    for name, command in ROOT.commands.items()
+    for inner in getattr(command, "commands", {"": None})
+)
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +36,10 @@ def test_the_help_teaches_panels_examples_and_exit_codes(capsys: pytest.CaptureF
     assert all(re.search(rf"^│ {command}\s", text, re.MULTILINE) for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_every_command_holds_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, after = help_of(capsys, command).partition("Examples")
-    assert re.search(rf"\btaskflow {command}\b", after)
+@pytest.mark.parametrize("command", [*ALL, *([name] for name in COMMANDS if [name] not in ALL)], ids=" ".join)
+def test_the_help_of_every_command_holds_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, after = help_of(capsys, *command).partition("Examples")
+    assert re.search(rf"\btaskflow {' '.join(command)}\b", after)
 
 
 def test_help_does_not_load_what_only_commands_need() -> None:

@@ -34,9 +34,10 @@ WRONG_CREDENTIALS = "the email address or the password is wrong"
 async def register(request: Request, opened: Opened, session: Session) -> Response:
     """Make an account with the role USER."""
     body = await read(request, Registration)
-    email = users.normalise_email(body.email)
+    email, origin = users.normalise_email(body.email), origin_of(request)
+    await opened.throttle.register(origin.address)
     password_hash = await opened.passwords.hash(body.password.get_secret_value())
-    user = await users.register(session, email=email, password_hash=password_hash, origin=origin_of(request))
+    user = await users.register(session, email=email, password_hash=password_hash, origin=origin)
     await session.commit()
     return respond(_account(user), status=201, headers={"Location": "/api/v1/auth/me"})
 

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from taskflow_api.schemas.documented import only_given
 from taskflow_api.schemas.tasks import NO_CONTROLS
 from taskflow_core.models.users import Role
 from taskflow_core.security_events import EventKind
@@ -28,14 +29,21 @@ class UserListQuery(BaseModel):
 class UserChangeBody(BaseModel):
     """PATCH /admin/users/{id}: a role, a state, or both."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=only_given)
 
     role: Role | None = Field(default=None, examples=[Role.OPERATOR])
     disabled: bool | None = Field(default=None, strict=True)
 
+    @field_validator("role", "disabled", mode="before")
+    @classmethod
+    def _some_value(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("leave it out, or give a value")
+        return value
+
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        if self.role is None and self.disabled is None:
+        if not self.model_fields_set:
             raise ValueError("give role, disabled, or both")
         return self
 

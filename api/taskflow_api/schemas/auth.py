@@ -23,12 +23,17 @@ NewPassword = Annotated[
 ]
 
 
+Email = Annotated[
+    str, Field(max_length=254, examples=["ada@example.com"], json_schema_extra={"format": "email", "minLength": 3})
+]
+
+
 class Registration(BaseModel):
     """POST /auth/register."""
 
     model_config = ConfigDict(extra="forbid")
 
-    email: str = Field(max_length=254, examples=["ada@example.com"])
+    email: Email
     password: NewPassword
 
 
@@ -37,7 +42,7 @@ class Credentials(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    email: str = Field(max_length=254, examples=["ada@example.com"])
+    email: Email
     password: SecretStr = Field(min_length=1, max_length=MAX_CHARACTERS)
 
 

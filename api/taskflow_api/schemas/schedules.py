@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from taskflow_api.schemas.documented import only_given
 from taskflow_api.schemas.tasks import NO_CONTROLS, TaskTemplate
 from taskflow_core.cron import MAX_CHARACTERS, Misfire
 
@@ -29,7 +30,7 @@ class NewScheduleBody(BaseModel):
 class ScheduleEdit(BaseModel):
     """PATCH /schedules/{id}: what is given changes; `task` as a whole."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=only_given)
 
     name: ScheduleName = ""
     cron: Cron = ""

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from taskflow_api.schemas.documented import only_given
 from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.listing import Order
@@ -140,6 +141,8 @@ class Changes(BaseModel):
 
 class TaskEdit(Changes):
     """PATCH /tasks/{id}: `title` and `tags` at any time, the rest while the task is PENDING."""
+
+    model_config = ConfigDict(json_schema_extra=only_given)
 
     @field_validator("run_at", "delay_s", mode="before")
     @classmethod
