@@ -15,12 +15,11 @@ fail() {
 
 exists() { kind get clusters 2>/dev/null | grep -qx "$NAME"; }
 
+images() { docker image ls --filter "reference=taskflow/*:$TAG" --format '{{.Repository}}:{{.Tag}}'; }
+
 load() {
-    local images
-    images=$(docker image ls --filter "reference=taskflow/*:$TAG" --format '{{.Repository}}:{{.Tag}}')
-    [ -n "$images" ] || fail "there is no image taskflow/*:$TAG; run: make image"
-    # shellcheck disable=SC2086 # names of images hold no spaces
-    kind load docker-image --name "$NAME" $images
+    # shellcheck disable=SC2046 # names of images hold no spaces
+    kind load docker-image --name "$NAME" $(images)
 }
 
 [ $# = 1 ] || fail "which command? hack/kind.sh up|load|down"
@@ -34,10 +33,11 @@ up)
     else
         kind create cluster --name "$NAME" --wait 180s ${KIND_IMAGE:+--image "$KIND_IMAGE"}
     fi
-    load
+    if [ -n "$(images)" ]; then load; fi
     ;;
 load)
     exists || fail "there is no cluster $NAME; run: hack/kind.sh up"
+    [ -n "$(images)" ] || fail "there is no image taskflow/*:$TAG; run: make image"
     load
     ;;
 down) kind delete cluster --name "$NAME" ;;
