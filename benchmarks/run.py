@@ -18,6 +18,7 @@ import api
 import growth
 import latency
 import memory
+import streams
 import throughput
 from servers import Servers, servers
 
@@ -34,19 +35,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (default 3)")
     parser.add_argument("--rows", type=int, default=10_000_000, help="size of the big table (default 10 million)")
     parser.add_argument(
-        "--only", choices=["api", "throughput", "latency", "memory", "growth"], help="one part, printed only"
+        "--only", choices=["api", "streams", "throughput", "latency", "memory", "growth"], help="one part, printed only"
     )
     parser.add_argument("--api", action="store_true", help="the API instead of the engine; writes API.md")
     parser.add_argument("--peers", type=Path, default=Path(".venv-bench/bin"), help="programs of the peers")
     asked = parser.parse_args()
     parts = {
         "api": lambda running: api.report(running, asked.rounds),
+        "streams": streams.report,
         "throughput": lambda running: _throughput(running, asked.rounds, asked.peers.resolve()),
         "latency": _latency,
         "memory": _memory,
         "growth": lambda running: _growth(running, asked.rows),
     }
-    chosen = [asked.only] if asked.only else [name for name in parts if (name == "api") == asked.api]
+    chosen = [asked.only] if asked.only else [name for name in parts if (name in {"api", "streams"}) == asked.api]
     target = API if asked.api else RESULTS
     lines = []
     with servers() as running:
