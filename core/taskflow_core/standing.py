@@ -102,7 +102,8 @@ async def look(connection: AsyncConnection[Any]) -> Standing:
 
 
 async def _queues(connection: AsyncConnection[Any]) -> dict[str, QueueStanding]:
-    known = [name for (name,) in await _rows(connection, KNOWN, {"most": MAX_QUEUES})]
+    rows = await _rows(connection, KNOWN, {"most": MAX_QUEUES})
+    known = [name for (name,) in rows if name != OTHER]  # somebody may call a queue so
     lanes: dict[str, list[str]] = {name: lanes_of([name]) for name in known} | {OTHER: []}
     for (lane,) in await _rows(connection, SOME_LANES, {"most": MAX_LANES}):
         if queue_of(lane) not in known:
