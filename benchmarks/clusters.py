@@ -8,6 +8,7 @@ happens, and how soon it answers a burst.
 import argparse
 import asyncio
 import bisect
+import os
 import random
 import time
 from collections import Counter
@@ -174,7 +175,8 @@ def _heading(clusters: int, pods: int) -> Iterator[str]:
     yield ""
     yield f"Written by `make bench-operator`: {clusters} TaskFlowClusters with {pods} worker pods each on a real API"
     yield "server and etcd, a database of one Valkey for each cluster, everything on one machine. The pods exist in the"
-    yield "API alone. A fresh operator takes the finished world over; rest begins 45 s later."
+    yield "API alone. A fresh operator takes the finished world over; rest begins 45 s later. The machine has"
+    yield f"{os.cpu_count()} cores and had a load average of {os.getloadavg()[1]:.0f} over the last five minutes."
     yield ""
     yield "| | measured | goal |"
     yield "|---|---|---|"
