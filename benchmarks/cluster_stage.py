@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Awaitable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,13 +27,13 @@ from servers import server_process
 from taskflow_cli.embedded import valkey
 from taskflow_cli.embedded.ports import free_port
 from taskflow_core.beacons import BEACON_KEY, Beacon
-from taskflow_operator.cluster import KubernetesApi
+from taskflow_operator.cluster import ApiFailure, KubernetesApi
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, JOB, POD, SECRET, Body, Kind
 
 NAMESPACE = "bench"
 SLOTS = 4
 AT_ONCE = 16
-DEADLINE_S = 900.0
+DEADLINE_S = 1800.0
 CONTAINER_ID = "containerd://" + "5f2d0c9b" * 8
 IMAGE_ID = "example.com/taskflow/platform@sha256:" + "9c1e7a44" * 8
 
@@ -68,13 +68,14 @@ class Stage:
             self.api.create(CLUSTER, _cluster(name, number, self.pods)) for number, name in enumerate(self.names)
         )
 
-    async def come_up(self) -> None:
+    async def come_up(self, operator: "Operator") -> None:
         """Play the controllers until every pool has the pods that it asks for; fail after DEADLINE_S."""
         deadline = time.monotonic() + DEADLINE_S
         populated: set[str] = set()
         while len(populated) < self.clusters:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"only {len(populated)} of {self.clusters} clusters have their pods")
+            operator.keep_running()
             jobs = [job async for job in self.api.list(JOB, NAMESPACE)]
             await together(self._end(job) for job in jobs if not job.get("status", {}).get("conditions"))
             deployments = [body async for body in self.api.list(DEPLOYMENT, NAMESPACE)]
@@ -86,6 +87,8 @@ class Stage:
                     await together(self._pod(f"{name}-worker-{number}", body) for number in range(self.pods))
                     self._light(name)
                     populated.add(name)
+                    if len(populated) % 50 == 0:
+                        print(f"{len(populated)} clusters have their pods", flush=True)
             await asyncio.sleep(0.5)
 
     async def _end(self, job: Body) -> None:
@@ -110,7 +113,9 @@ class Stage:
             "metadata": {**template["metadata"], "name": name, "namespace": NAMESPACE},
             "spec": template["spec"],
         }
-        await self._status(POD, await self.api.apply(POD, body), _pod_status())
+        with suppress(ApiFailure):  # a create is not tried again by itself; the status says whether it was made
+            await self.api.create(POD, body)
+        await self._status(POD, body, _pod_status())
 
     async def _status(self, kind: Kind, body: Body, status: Body) -> None:
         await self.api.merge(kind, NAMESPACE, body["metadata"]["name"], {"status": status}, sub="status")
@@ -127,30 +132,40 @@ class Stage:
     @contextmanager
     def operator(self) -> Iterator["Operator"]:
         """Run an operator's process with the rights of its roles."""
-        port = free_port()
-        env = {
-            "PATH": os.environ["PATH"],
-            "KUBECONFIG": str(self.server.kubeconfig(OPERATOR)),
-            "TASKFLOW_PROBE_PORT": str(port),
-            "TASKFLOW_LOG_LEVEL": "warning",
-        }
-        with (self.folder / "operator.log").open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "taskflow_operator"], env=env, stdout=output, stderr=subprocess.STDOUT
-            )
+        operator = Operator(str(self.server.kubeconfig(OPERATOR)), free_port(), self.folder / "operator.log")
+        operator.start()
         try:
-            yield Operator(process.pid, port)
+            yield operator
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=60)
+            operator.process.send_signal(signal.SIGTERM)
+            operator.process.wait(timeout=60)
 
 
 @dataclass
 class Operator:
-    """A running operator."""
+    """An operator's process."""
 
-    pid: int
+    kubeconfig: str
     port: int
+    log: Path
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        env = {
+            "PATH": os.environ["PATH"],
+            "KUBECONFIG": self.kubeconfig,
+            "TASKFLOW_PROBE_PORT": str(self.port),
+            "TASKFLOW_LOG_LEVEL": "warning",
+        }
+        command = [sys.executable, "-m", "taskflow_operator"]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+
+    def keep_running(self) -> None:
+        """Start it again when it has left, as a kubelet does: it leaves when it cannot renew its lease."""
+        if self.process.poll() is not None:
+            print(f"the operator left: {self.log.read_text().splitlines()[-1]}", flush=True)
+            self.start()
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return the samples of a metric by their labels."""
@@ -162,18 +177,18 @@ class Operator:
         """Whether it looks after all of them and has looked at each pool."""
         try:
             known = self.metrics("taskflow_operator_clusters").get("", 0)
-            return known == clusters and len(self.metrics("taskflow_operator_pool_replicas")) == 2 * clusters
+            return known == clusters and len(self.metrics("taskflow_operator_pool_waiting")) == clusters
         except OSError:
             return False
 
     def memory_mib(self, what: str) -> float:
         """Return VmRSS or VmHWM in mebibytes."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition(f"{what}:")[2].split()[0]) / 1024
 
     def cpu_s(self) -> float:
         """Return the processor seconds that it used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

@@ -62,7 +62,7 @@ def main() -> None:
         began = time.monotonic()
         with world.operator() as builder:
             loop.run_until_complete(world.announce())
-            loop.run_until_complete(world.come_up())
+            loop.run_until_complete(world.come_up(builder))
             print(f"built in {time.monotonic() - began:.0f} s, {builder.memory_mib('VmRSS'):.0f} MiB", flush=True)
         with world.operator() as operator:
             began = time.monotonic()

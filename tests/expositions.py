@@ -66,16 +66,24 @@ def scheduler() -> CollectorRegistry:
     return registry
 
 
-def operator() -> CollectorRegistry:
-    """Return the operator's own registry, after it looked at one cluster with one pool."""
+def report() -> PoolReport:
+    """Return what a pool's tick reports: one busy pod, and three tasks that wait."""
     decision = Decision(1, 1, Reason.DEMAND, "", History(), active=True)
     flag = Flag(True, "Fine", "")
-    report = PoolReport(decision, Demand(1, 1, waiting=3), 1, 1, 0, 0, flag, flag, flag)
-    operator_metrics.count_report(PLACE, "default", report)
+    return PoolReport(decision, Demand(1, 1, waiting=3), 1, 1, 0, 0, flag, flag, flag)
+
+
+def status(**conditions: str) -> Status:
     about = {"reason": "Fine", "message": "", "lastTransitionTime": "2026-11-24T00:00:00Z", "observedGeneration": 1}
-    states = {"Ready": "True", "Degraded": "False", "ScalingLimited": "False"}
-    conditions = [Condition.model_validate(about | {"type": kind, "status": is_}) for kind, is_ in states.items()]
-    operator_metrics.tell_conditions(PLACE, Status(conditions=conditions))
+    return Status(
+        conditions=[Condition.model_validate(about | {"type": kind, "status": is_}) for kind, is_ in conditions.items()]
+    )
+
+
+def operator() -> CollectorRegistry:
+    """Return the operator's own registry, after it looked at one cluster with one pool."""
+    operator_metrics.count_report(PLACE, "default", report())
+    operator_metrics.tell_conditions(PLACE, status(Ready="True", Degraded="False", ScalingLimited="False"))
     operator_metrics.RECONCILE.observe(0.1)
     return REGISTRY
 

@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 
 from taskflow_core.lanes import lanes_of, queue_of
 from taskflow_core.measures import OTHER
+from taskflow_core.recovery import LANES
 from taskflow_core.workers import LOST_AFTER_S
 
 MAX_QUEUES = 50
@@ -23,15 +24,7 @@ SELECT name FROM (
   SELECT unnest(queues) AS name, 0 AS rank FROM workers UNION ALL SELECT name, 1 FROM queues
 ) known GROUP BY name ORDER BY min(rank), name LIMIT %(most)s
 """
-# A loose index scan: one step for each lane, however many tasks wait.
-LANES: LiteralString = """
-WITH RECURSIVE q(name) AS (
-  (SELECT lane FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NOT NULL ORDER BY lane LIMIT 1)
-  UNION ALL
-  SELECT (SELECT lane FROM tasks WHERE finished_at IS NULL AND enqueued_at IS NOT NULL AND lane > q.name
-    ORDER BY lane LIMIT 1) FROM q WHERE q.name IS NOT NULL
-) SELECT name FROM q WHERE name IS NOT NULL LIMIT %(most)s
-"""
+SOME_LANES: LiteralString = LANES + " LIMIT %(most)s"
 OLDEST: LiteralString = """
 SELECT lanes.name, EXTRACT(EPOCH FROM clock_timestamp() - first.enqueued_at)::float8
 FROM unnest(%(lanes)s::text[]) AS lanes(name) CROSS JOIN LATERAL (
@@ -111,7 +104,7 @@ async def look(connection: AsyncConnection[Any]) -> Standing:
 async def _queues(connection: AsyncConnection[Any]) -> dict[str, QueueStanding]:
     known = [name for (name,) in await _rows(connection, KNOWN, {"most": MAX_QUEUES})]
     lanes: dict[str, list[str]] = {name: lanes_of([name]) for name in known} | {OTHER: []}
-    for (lane,) in await _rows(connection, LANES, {"most": MAX_LANES}):
+    for (lane,) in await _rows(connection, SOME_LANES, {"most": MAX_LANES}):
         if queue_of(lane) not in known:
             lanes[OTHER].append(lane)
     told = {lane: name for name, own in lanes.items() for lane in own}

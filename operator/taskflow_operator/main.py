@@ -5,8 +5,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable
-from typing import Any
+import threading
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import kopf
@@ -27,15 +28,26 @@ from taskflow_operator.watches import NoMemories, Watches, kopf_settings, quiete
 LEASE_BOUND_S = 60.0
 RECONCILE_BOUND_S = 30.0
 STOP_S = 20.0
+ACTING = 16  # clusters at a time that are brought about or changed: more would only queue at the API server
 
+T = TypeVar("T")
 log = get_logger(__name__)
 
 
 class Process:
-    """One operator: a candidate for the lease, and what it does when it leads."""
+    """One operator: a candidate for the lease, and what it does when it leads.
+
+    The lease lives in `lease_loop`, with an API of that loop's: no look and no queue of requests delays its renewal.
+    """
 
     def __init__(
-        self, settings: OperatorSettings, api: KubernetesApi, lease_api: KubernetesApi, make_scaler: ScalerMaker
+        self,
+        settings: OperatorSettings,
+        api: KubernetesApi,
+        make_scaler: ScalerMaker,
+        *,
+        lease_api: KubernetesApi,
+        lease_loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.settings = settings
         self.pulse = Pulse(lease=LEASE_BOUND_S, reconcile=RECONCILE_BOUND_S)
@@ -43,7 +55,9 @@ class Process:
         self.leading = False
         self._api = api
         self._make_scaler = make_scaler
+        self._lease_loop = lease_loop
         self._store = Store()
+        self._acting = asyncio.Semaphore(ACTING)
         self._identity = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._lease = Lease(
             lease_api,
@@ -62,13 +76,13 @@ class Process:
         """
         watching_over = asyncio.create_task(self._loops.watch_over())
         try:
-            await self._first(self._lease.acquire())
+            await self._first(within(self._lease_loop, self._lease.acquire()))
             if not self.stopping.is_set():
-                await self._first(self._lease.keep(), self._lead())
+                await self._first(within(self._lease_loop, self._lease.keep()), self._lead())
         finally:
             watching_over.cancel()
             await self._loops.stop()
-            await self._lease.release()
+            await within(self._lease_loop, self._lease.release())
 
     async def _lead(self) -> None:
         namespaces = [name for name in self.settings.watch_namespaces.split(",") if name]
@@ -111,18 +125,32 @@ class Process:
         body = self._store.cluster(place)
         if body is None or body["metadata"].get("deletionTimestamp"):
             return None
-        return Reconciler(self._api, self._store, self._make_scaler, place, body["metadata"]["uid"])
+        uid = body["metadata"]["uid"]
+        return Reconciler(self._api, self._store, self._make_scaler, place, uid, acting=self._acting)
+
+
+def within(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
+    """Have a coroutine run in another loop, or in this one; to cancel the future is to cancel it."""
+    return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
 
 async def serve(settings: OperatorSettings) -> int:
     """Run an operator until it is told to stop; return its exit status."""
+    lease_loop = asyncio.new_event_loop()
+    threading.Thread(target=lease_loop.run_forever, name="lease", daemon=True).start()
     try:
         api = await KubernetesApi.connect()
-        lease_api = await KubernetesApi.connect()  # a renewal never waits behind the loops' requests
+        lease_api = await within(lease_loop, KubernetesApi.connect())
     except ConfigException as error:
         sys.stderr.write(f"taskflow: no Kubernetes cluster: {error}\n  -> run it in a pod, or set KUBECONFIG\n")
         return 2
-    process = Process(settings, api, lease_api, lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url))
+    process = Process(
+        settings,
+        api,
+        lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url),
+        lease_api=lease_api,
+        lease_loop=lease_loop,
+    )
     serve_probes(settings.probe_port, process.pulse)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -135,7 +163,7 @@ async def serve(settings: OperatorSettings) -> int:
         sys.stdout.flush()
         os._exit(1)  # nothing that is still in flight may be waited for: somebody else leads
     finally:
-        await lease_api.close()
+        await within(lease_loop, lease_api.close())
         await api.close()
     log.info("operator.stopped")
     return 0

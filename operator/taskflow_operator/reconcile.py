@@ -1,5 +1,6 @@
 """One look at one cluster after the other: see, plan, act, scale, tell. Everything remembered here may be lost."""
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -58,12 +59,22 @@ ScalerMaker = Callable[[Place, SecretStr], Scaler]
 class Reconciler:
     """Looks after one cluster, known by its uid."""
 
-    def __init__(self, api: KubernetesApi, store: Store, make_scaler: ScalerMaker, place: Place, uid: str) -> None:
+    def __init__(
+        self,
+        api: KubernetesApi,
+        store: Store,
+        make_scaler: ScalerMaker,
+        place: Place,
+        uid: str,
+        *,
+        acting: asyncio.Semaphore,
+    ) -> None:
         self._api = api
         self._store = store
         self._make_scaler = make_scaler
         self.place = place
         self.uid = uid
+        self._acting = acting
         self._memory = Memory()
         self._actor = Actor(api, store, place, self._memory)
         self._reader = CredentialReader(api, place.namespace, uid)
@@ -91,15 +102,17 @@ class Reconciler:
             return CREDENTIALS_S
         credentials = await self._read_credentials(spec, body)
         made = plan(self._look(body, credentials), spec, now)
-        if made.actions:
-            await self._confirm(body)
-            await self._actor.perform(made.actions)
+        act = bool(made.actions) and not self._acting.locked()  # else when fewer others act: at the next look
+        if act:
+            async with self._acting:
+                await self._confirm(body)
+                await self._actor.perform(made.actions)
         messages = await self._scale(self._views(body, spec, credentials), credentials)
         observed = self._look(body, credentials)  # not kept while Redis is asked: hundreds of looks may be under way
         status = status_of(observed, spec, before, made, self._reports, now=now)
         await self._write(body, before, status, messages)
         soonest = min(pool.autoscaling.polling_interval_seconds for pool in spec.pools().values())
-        return min(soonest, 1.0) if made.actions else soonest
+        return min(soonest, 1.0) if act else soonest
 
     async def close(self) -> None:
         """Forget the cluster."""

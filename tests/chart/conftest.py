@@ -48,7 +48,7 @@ def api_server() -> Iterator[ApiServer]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def helm(api_server: ApiServer) -> Helm:
     """Return helm in that namespace."""
     return Helm(NAMESPACE, env={"KUBECONFIG": str(api_server.kubeconfig())})

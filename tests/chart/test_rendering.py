@@ -1,13 +1,14 @@
 """What the chart renders is taken by a real API server, strictly and without a warning, whatever the values."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import yaml
 
 from chart.conftest import MONITORING
-from chart.helm import CHART, Body, Helm, pods
+from chart.helm import CHART, Body, Helm, parsed, pods
 from chart.value_sets import DIGEST, EVERYTHING, MONITORS, SETS
 from cluster.api_server import ApiServer
 
@@ -30,22 +31,35 @@ def test_lint_finds_nothing(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm.run("lint", "--strict", str(CHART))
 
 
-@pytest.mark.parametrize("values", [pytest.param(values, id=name) for name, values in SETS.items()])
-def test_the_api_server_takes_every_object(api_server: ApiServer, helm: Helm, values: dict[str, Any]) -> None:
-    bodies = helm.template(values, *API_VERSIONS)
-    if values.get("cluster"):
-        bodies.append(platform(bodies))
+@dataclass(frozen=True)
+class Rendered:
+    """A set of values, and what comes of it."""
+
+    values: dict[str, Any]
+    text: str
+    bodies: list[Body]
+
+
+@pytest.fixture(scope="module", params=[pytest.param(values, id=name) for name, values in SETS.items()])
+def rendered(helm: Helm, request: pytest.FixtureRequest) -> Rendered:
+    """Render the chart once for each set of values."""
+    text = helm.run("template", "taskflow", str(CHART), *API_VERSIONS, values=request.param)
+    return Rendered(request.param, text, parsed(text))
+
+
+def test_the_api_server_takes_every_object(api_server: ApiServer, helm: Helm, rendered: Rendered) -> None:
+    text, count = rendered.text, len(rendered.bodies)
+    if rendered.values.get("cluster"):
+        text, count = f"{text}\n---\n{json.dumps(platform(rendered.bodies))}\n", count + 1
     strictly = ("--dry-run=server", "--validate=strict", "--warnings-as-errors")
-    given = yaml.safe_dump_all(bodies)
-    tried = api_server.kubectl("apply", "--namespace", helm.namespace, *strictly, "-f", "-", text=given)
+    tried = api_server.kubectl("apply", "--namespace", helm.namespace, *strictly, "-f", "-", text=text)
     assert tried.returncode == 0, tried.stderr
-    assert len(tried.stdout.splitlines()) == len(bodies)
+    assert len(tried.stdout.splitlines()) == count
 
 
-@pytest.mark.parametrize("values", [pytest.param(values, id=name) for name, values in SETS.items()])
-def test_no_pod_has_more_than_it_needs(helm: Helm, values: dict[str, Any]) -> None:
+def test_no_pod_has_more_than_it_needs(rendered: Rendered) -> None:
     with_token = []
-    for name, spec in pods(helm.template(values, *API_VERSIONS)):
+    for name, spec in pods(rendered.bodies):
         assert spec["enableServiceLinks"] is False, name
         assert spec["securityContext"]["runAsUser"] in {65532, 999}, name
         if spec["automountServiceAccountToken"] is not False:
@@ -54,8 +68,8 @@ def test_no_pod_has_more_than_it_needs(helm: Helm, values: dict[str, Any]) -> No
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, name
             assert container["resources"]["requests"], name
             assert container["resources"]["limits"]["memory"], name
-    expected = values.get("operator", {}).get("enabled", True)
-    assert len(with_token) == (1 if expected else 0), with_token
+    brought = rendered.values.get("operator", {}).get("enabled", True)
+    assert len(with_token) == (1 if brought else 0), with_token
 
 
 def test_the_definition_is_the_generated_one(helm: Helm) -> None:

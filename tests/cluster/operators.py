@@ -98,7 +98,7 @@ async def running_operator(
         scalers.setdefault(place, []).append(made)
         return made
 
-    process = Process(settings, api, api, make or make_following)
+    process = Process(settings, api, make or make_following, lease_api=api, lease_loop=asyncio.get_running_loop())
     task = asyncio.create_task(process.run())
     try:
         yield Operator(process, scalers, task)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import threading
 import time
 import urllib.request
 from functools import partial
@@ -17,6 +18,7 @@ from taskflow_core.probes import Pulse
 from taskflow_operator.cluster import KubernetesApi
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, LEASE, Body
 from taskflow_operator.lease import Lease, LeaseLost
+from taskflow_operator.main import within
 from waiting import eventually
 
 INTERNAL: dict[str, Any] = {"autoscaling": {"minReplicas": 2, "pollingIntervalSeconds": 1}}
@@ -84,6 +86,31 @@ async def test_a_lease_that_is_given_back_is_taken_at_once(kubernetes: Kubernete
     await first.release()
     assert not first.is_held()
     await asyncio.wait_for(second.acquire(), 10)
+
+
+async def test_the_lease_is_renewed_while_the_loop_of_the_looks_stands_still(
+    api_server: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(api_server.kubeconfig("operator")))
+
+    def renewed() -> str:
+        return str(cluster.client.get(LEASE.path("default", cluster.namespace)).json()["spec"]["renewTime"])
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    api = await within(loop, KubernetesApi.connect())
+    lease = candidate(api, cluster.namespace, "first")
+    await within(loop, lease.acquire())
+    keeping = within(loop, lease.keep())
+    before = renewed()
+    eventually(lambda: renewed() != before)  # this loop stands still until then
+    keeping.cancel()
+    await within(loop, lease.release())
+    await within(loop, api.close())
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(timeout=10)
+    loop.close()
 
 
 async def test_a_holder_that_finds_another_in_its_place_gives_up(kubernetes: KubernetesApi, cluster: Cluster) -> None:

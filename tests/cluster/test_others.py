@@ -71,7 +71,7 @@ async def test_an_api_server_that_fails_now_and_then_only_makes_it_slower(
     cluster: Cluster, kubernetes: KubernetesApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(7)
-    faults = [ApiFailure(status, "Injected", "by the test") for status in (0, 409, 429, 500, 503)]
+    faults = [ApiFailure(status, "Injected", "by the test") for status in (0, 409, 410, 429, 500, 503)]
     raised: list[int] = []
     honest = KubernetesApi._once
 

@@ -106,10 +106,18 @@ class Stack:
         return docker("compose", *files, *project, *arguments, env=env, timeout=timeout)
 
     def up(self, *arguments: str, profile: str = "") -> None:
-        """Start what is not running yet and wait until it is healthy."""
+        """Start what is not running yet and wait until it is healthy.
+
+        Raises:
+            Refused: with the last lines of every container.
+        """
         chosen = ["--profile", profile] if profile else []
         options = ["--detach", "--wait", "--wait-timeout", f"{UP_S:.0f}", "--no-build"]
-        self.compose(*chosen, "up", *options, *arguments, timeout=UP_S + CALL_S)
+        try:
+            self.compose(*chosen, "up", *options, *arguments, timeout=UP_S + CALL_S)
+        except Refused as error:
+            said = self.compose("logs", "--tail", "10") if self.left() else ""
+            raise Refused(f"{error}\n{said}") from error
 
     def containers(self, service: str = "") -> list[dict[str, Any]]:
         """Return what docker knows about the containers, those that have ended too."""

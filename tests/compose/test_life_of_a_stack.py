@@ -117,7 +117,7 @@ def test_a_worker_killed_in_its_work_loses_nothing(stack: Stack, user: TaskFlow)
     eventually(lambda: all(task.status == "COMPLETED" for task in tasks_of(user)), timeout=120)
     tasks = tasks_of(user)
     assert len(tasks) == MANY
-    assert {task.attempt for task in tasks} == {1, 2}, "the killed worker held none of them"
+    assert {1} < {task.attempt for task in tasks}, "the killed worker held none of them"
 
 
 def tasks_of(user: TaskFlow) -> list[Task]:
@@ -138,9 +138,10 @@ def test_prometheus_scrapes_every_process_by_the_rules_of_the_chart(stack: Stack
     eventually(lambda: up() == wanted, timeout=60)
     files = (ROOT / "charts" / "taskflow" / "files" / "monitoring").glob("*.yaml")
     shipped = {group["name"] for file in files for group in yaml.safe_load(file.read_text())["groups"]}
-    loaded = {group["name"] for group in stack.python("api", QUERY % "rules")["data"]["groups"]}
-    assert loaded == shipped
+    loaded = stack.python("api", QUERY % "rules")["data"]["groups"]
+    assert {group["name"] for group in loaded} == shipped
     assert shipped
+    assert [rule["name"] for group in loaded for rule in group["rules"] if rule["health"] == "err"] == []
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,22 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx2
 import pytest
 
+from scripted_api import scripted_api, task
 from taskflow_cli.demo import source
 from taskflow_cli.demo.results import find_mail
+from taskflow_cli.demo.scenario import BESIDE_WORKERS, Setting, choose_source
 from taskflow_cli.embedded.ports import free_port
+from taskflow_client.sync import TaskFlow
 from waiting import eventually
+
+HERE = "http://127.0.0.1:1/products"
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +69,26 @@ def test_the_source_runs_as_a_process_of_its_own_and_ends_when_asked() -> None:
     finally:
         process.kill()
         process.wait(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("status", "named", "is_here", "chosen", "asked"),
+    [
+        pytest.param("COMPLETED", None, False, HERE, 2, id="a worker shows that it may fetch from here"),
+        pytest.param("FAILED", None, False, BESIDE_WORKERS, 2, id="it may not"),
+        pytest.param("FAILED", None, True, HERE, 0, id="the platform is known to run here"),
+        pytest.param("FAILED", "http://a.example/products", True, "http://a.example/products", 0, id="one is named"),
+    ],
+)
+def test_the_source_is_one_that_workers_may_fetch(
+    tmp_path: Path, status: str, named: str | None, is_here: bool, chosen: str, asked: int
+) -> None:
+    setting = Setting(mail_dir=None, folder=tmp_path, source_url=named, is_here=is_here)
+    with scripted_api() as api, TaskFlow(api.url, trust_env=False) as client:
+        api.script(task(), task(status=status, state=status))
+        assert choose_source(client, HERE, setting, until=time.monotonic() + 30) == chosen
+        assert len(api.asked) == asked
+        assert all(one.body is None or one.body["payload"]["source"]["url"] == HERE for one in api.asked)
 
 
 def test_a_mail_is_found_by_its_id_and_the_newest_first(tmp_path: Path) -> None:

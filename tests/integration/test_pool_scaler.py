@@ -1,6 +1,7 @@
 """The pool scaler on a real Valkey, with the workers' real inboxes, flags and beacons."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -298,6 +299,29 @@ async def test_workers_keep_their_run_times_a_bounded_list_a_queue(stage: Stage)
 
     await eventually_async(kept)
     assert 0 < await stage.redis.ttl(RUNS_KEY + "default") <= 600
+
+
+async def test_8_a_rollout_of_hour_long_tasks_and_a_scale_in_at_once_take_no_busy_worker(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four old pods with tasks, two new idle ones, one of the busy ones not Ready; the load asks for four."""
+    for name in ("old-1", "old-2", "old-3", "old-4"):
+        stage.pod(name, held=1)
+    for name in ("new-1", "new-2"):
+        stage.pod(name)
+    await stage.lit()
+    unready = stage.cluster.pods["old-2"]
+    unready.ready = False
+    rollout = await stage.tick(rollout_in_progress=True)
+    after_it = await stage.tick()
+    unready.ready = True
+    at_last = await stage.tick()
+    assert (rollout.scaling_limited.reason, after_it.scaling_limited.reason) == ("RolloutInProgress", "PodsNotReady")
+    assert (sorted(stage.cluster.deleted), stage.cluster.written, at_last.busy) == (["new-1", "new-2"], [4], 4)
+    held = await stage.tick(policy=at_once(maxReplicas=1))
+    assert (stage.cluster.written, held.scaling_limited.reason) == ([4], "BusyWorkers")
+    with capsys.disabled():
+        sys.stdout.write(f"\n4 ticks, {len(stage.cluster.deleted)} idle pods deleted, 0 of 4 busy ones\n")
 
 
 async def _runs(stage: Stage, count: int, seconds: float) -> None:

@@ -169,15 +169,16 @@ async def test_without_redis_only_the_depth_of_queues_is_missing(connection: Con
     await watching.end()
 
 
+@pytest.mark.parametrize("error", [psycopg.OperationalError("no answer"), RuntimeError("a mistake of ours")])
 async def test_what_was_gathered_before_an_outage_is_not_told_any_more(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(worker_standing, "LOOK_S", 1.0)
     watching = Watching(scheduler_settings(settings, metrics_interval_s=0.1))
     await watching.told("taskflow_dead_letters")
 
     async def away(_connection: Connection) -> Standing:
-        raise psycopg.OperationalError("no answer")
+        raise error
 
     monkeypatch.setattr(standing, "look", away)
 

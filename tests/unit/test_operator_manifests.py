@@ -80,6 +80,11 @@ def test_pods_meet_the_restricted_pod_security_standard(component: str) -> None:
     assert not pod["enableServiceLinks"]
 
 
+@pytest.mark.parametrize("component", ["api", "scheduler", "worker", "migrate"])
+def test_a_process_is_never_process_1_which_would_ignore_sigterm_while_it_starts(component: str) -> None:
+    assert templates()[component]["spec"]["shareProcessNamespace"] is True
+
+
 def test_each_process_gets_the_secrets_it_needs_and_no_other() -> None:
     held = {
         name: {key for key, value in variables(template).items() if isinstance(value, dict)}

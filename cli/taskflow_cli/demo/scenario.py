@@ -44,7 +44,7 @@ def play(client: TaskFlow, setting: Setting) -> bool:
     client.account.login(email, password)
     say(f"Registered {email} at {client.connection.url}.")
     with source.serving() as server:
-        url = setting.source_url or _reachable(client, server.url, setting, until=until)
+        url = choose_source(client, server.url, setting, until=until)
         say(f"The workers pull records from {url}.\n")
         sync = sync_request(url)
         first = _run(client, [email_request(email), report_request(), sync], until=until)
@@ -104,8 +104,14 @@ def probe_request(url: str) -> dict[str, Any]:
     return {"type": "SYNC", "title": "Demo: may workers fetch from here?", "payload": payload, "max_attempts": 1}
 
 
-def _reachable(client: TaskFlow, here: str, setting: Setting, *, until: float) -> str:
-    """Return the URL on this machine if workers may fetch it, or else the one beside them."""
+def choose_source(client: TaskFlow, here: str, setting: Setting, *, until: float) -> str:
+    """Return the URL that is named, or `here`, on this machine, if workers may fetch it, or else the one beside them.
+
+    Raises:
+        DeadlinePassed: no worker said so before `until`, by the monotonic clock.
+    """
+    if setting.source_url is not None:
+        return setting.source_url
     if setting.is_here:
         return here
     probe = client.tasks.create(**probe_request(here))

@@ -30,6 +30,7 @@ class Source(ThreadingHTTPServer):
     """The server of the collection; port 0 picks a free one."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, host: str = LOCALHOST, port: int = 0) -> None:
         super().__init__((host, port), _Handler)
