@@ -1,94 +1,16 @@
-"""The client commands as real processes against a real platform: `taskflow up`, started once for this file."""
+"""The client commands as real processes against a real platform, which `taskflow up` runs."""
 
 import json
-import os
-import shutil
-import signal
 import stat
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from waiting import eventually
+from cli_person import Person
 
 MAIL = {"to": ["bob@example.com"], "subject": "Hello", "text": "A line."}
 REFUSED_SYNC = {"source": {"url": "http://10.0.0.1/"}, "key": "id", "target": {"collection": "c"}}
-
-
-@dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass
-class Person:
-    """Somebody with a configuration folder of their own, in the folder of the platform."""
-
-    folder: Path
-    config: Path
-    email: str
-
-    @property
-    def credentials(self) -> Path:
-        return self.config / "taskflow/credentials.json"
-
-    def run(self, *arguments: str, stdin: str = "", **environ: str) -> Done:
-        kept = {"PATH": os.environ["PATH"], "XDG_CONFIG_HOME": str(self.config), "COLUMNS": "80", **environ}
-        done = subprocess.run(
-            [sys.executable, "-m", "taskflow_cli", *arguments],
-            cwd=self.folder,
-            env=kept,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
-
-    def register(self) -> "Person":
-        done = self.run("register", self.email, "--password-stdin", stdin="correct horse battery\n")
-        assert done.code == 0, done.err
-        return self
-
-    def submit(self, kind: str, payload: dict[str, Any], *options: str) -> str:
-        done = self.run("submit", kind, "--payload", "-", "--json", *options, stdin=json.dumps(payload))
-        assert done.code == 0, done.err
-        task_id: str = done.json["id"]
-        return task_id
-
-
-@pytest.fixture(scope="module")
-def platform() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-cli-"))
-    folder.chmod(0o711)  # PostgreSQL's own account must pass through
-    state = folder / ".taskflow/platform.json"
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "taskflow_cli", "up", "--port", "0"], cwd=folder, stdout=log, stderr=log
-        )
-    try:
-        eventually(lambda: process.poll() is not None or state.exists(), timeout=120)
-        assert process.poll() is None, (folder / "up.log").read_text()
-        yield folder
-    finally:
-        process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=90)
-    assert code == 0, (folder / "up.log").read_text()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
