@@ -31,16 +31,41 @@ class Bounds:
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its answer: the usual head is checked and written as a whole, not header by header."""
+    """One request and its answer: the usual one is checked as a whole and written in one piece, head and body."""
+
+    _head: bytes | None = None
 
     async def send(self, message: Message) -> None:  # type: ignore[override] # as the app sends it
-        """Write a part of the answer."""
+        """Write a part of the answer; a head waits for what follows it."""
         if message["type"] == "http.response.start" and (head := self._usual_head(message)) is not None:
+            self._head = head
             self.response_started = True
             self.waiting_for_100_continue = False
-            self.transport.write(head)
+        elif self._head is not None and not self.disconnected:
+            head, self._head = self._head, None
+            if self._is_all(message):
+                self._finish(head + message.get("body", b""))
+            else:
+                self.transport.write(head)
+                await super().send(cast("Any", message))
         else:
             await super().send(cast("Any", message))
+
+    def _is_all(self, message: Message) -> bool:
+        """Whether the message is the whole body, and nothing stands against writing it now."""
+        if message["type"] != "http.response.body" or message.get("more_body") or self.scope["method"] == "HEAD":
+            return False
+        return len(message.get("body", b"")) == self.expected_content_length and not self.flow.write_paused
+
+    def _finish(self, answer: bytes) -> None:
+        """Write a whole answer, and end as the class above does."""
+        self.transport.write(answer)
+        self.expected_content_length = 0
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:  # since the head was made, the server began to stop
+            self.transport.close()
+        self.on_response()
 
     def _usual_head(self, message: Message) -> bytes | None:
         """Return the head, or None when it is for the class above, which also says what is wrong with one."""
