@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 
-from taskflow_api.listeners import Followed, Listener, end_expired, end_refused
+from taskflow_api.listeners import Followed, Listener, Wake, end_expired, end_refused
 from taskflow_core import events
 from taskflow_core.errors import NoStreamFree, TooManyStreams, Unavailable
 from taskflow_core.events import ANY_ID, Event, EventFilter
@@ -107,7 +107,7 @@ class Feed:
                 del self._owners[owner_id]
 
     @contextlib.contextmanager
-    def follow(self, task_id: UUID, wake: asyncio.Event) -> Iterator[Followed]:
+    def follow(self, task_id: UUID, wake: Wake) -> Iterator[Followed]:
         """Have `wake` set whenever the task has changed or its handler has logged, until the block ends."""
         followed = self._followed.setdefault(task_id, Followed())
         followed.wakes.append(wake)
@@ -127,17 +127,13 @@ class Feed:
         """
         if self._closed or self._waiting >= self._most:
             raise NoStreamFree("too many requests wait here", retry_after_s=1)
-        wake = asyncio.Event()
+        wake, deadline = Wake(), time.monotonic() + timeout_s
         self._waiting += 1
         try:
             with self.follow(task_id, wake) as followed:
-                async with asyncio.timeout(timeout_s):
-                    while not followed.finished and not self._closed:
-                        await wake.wait()
-                        wake.clear()
-                    return followed.finished
-        except TimeoutError:
-            return False
+                while not followed.finished and not self._closed and (left := deadline - time.monotonic()) > 0:
+                    await wake.wait(left)
+                return followed.finished
         finally:
             self._waiting -= 1
 
@@ -335,6 +331,6 @@ class Feed:
         self._tailed.clear()
 
 
-def _set(wakes: Iterable[asyncio.Event]) -> None:
+def _set(wakes: Iterable[Wake]) -> None:
     for wake in wakes:
         wake.set()

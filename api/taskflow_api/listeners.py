@@ -1,7 +1,6 @@
 """Who listens to the feed: open streams, and tasks that somebody follows."""
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,6 +13,40 @@ from taskflow_core.events import EventFilter
 from taskflow_core.tokens import Identity
 
 
+class Wake:
+    """A flag that one task waits for. asyncio.Event has a queue for those who wait, of 800 bytes."""
+
+    __slots__ = ("_set", "_waiter")
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        """Raise the flag, and have the one who waits go on."""
+        self._set = True
+        _finish(self._waiter)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until the flag is raised, and lower it; False when it was not within `timeout_s`."""
+        if not self._set:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(timeout_s, _finish, self._waiter)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        raised, self._set = self._set, False
+        return raised
+
+
+def _finish(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
 @dataclass(eq=False, slots=True)
 class Followed:
     """What the hub last saw of a task that somebody follows."""
@@ -22,7 +55,7 @@ class Followed:
     finished: bool = False
     progress: str | None = None
     last_line: int = 0
-    wakes: list[asyncio.Event] = field(default_factory=list)
+    wakes: list[Wake] = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
@@ -33,21 +66,12 @@ class Listener:
     filters: EventFilter | None = None
     cursor: int = 0
     ended: str | None = None
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: Wake = field(default_factory=Wake)
 
     def end(self, reason: str) -> None:
         """Have the stream end, if nothing else ended it before."""
         self.ended = self.ended or reason
         self.wake.set()
-
-    async def woken(self, timeout_s: float) -> bool:
-        """Wait until there may be something new; False after `timeout_s`."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self.wake.wait()
-                self.wake.clear()
-                return True
-        return False
 
 
 def end_expired(listeners: Iterable[Listener]) -> None:

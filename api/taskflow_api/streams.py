@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from taskflow_api.feed import Feed
 from taskflow_api.listeners import Listener
 from taskflow_api.rendering import to_json
+from taskflow_api.trail import GOES_ON
 from taskflow_core import events
 from taskflow_core.errors import FieldProblem, Invalid, Unavailable
 from taskflow_core.events import ANY_ID, Event, EventFilter, Line
@@ -112,6 +113,10 @@ class EventStream(Response):
         self._follow = follow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request's trail go on: what called this holds more memory than the stream."""
+        scope["state"][GOES_ON] = self._stream
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer.
 
         Raises:
@@ -157,7 +162,7 @@ async def task_events(
             if len(rows) < PAGE:
                 if finished:
                     listener.end("finished")
-                elif not await listener.woken(PING_S):
+                elif not await listener.wake.wait(PING_S):
                     yield PING
 
 
@@ -180,7 +185,7 @@ async def task_lines(
             if len(rows) < PAGE:
                 if finished:
                     listener.end("finished")
-                elif not await listener.woken(PING_S):
+                elif not await listener.wake.wait(PING_S):
                     yield PING
 
 
@@ -201,7 +206,7 @@ async def all_events(
             continue
         if rows:
             yield b"".join(frame(row.kind, event_body(row), identifier=row.id) for row in rows)
-        elif listener.cursor >= await feed.position() and not await listener.woken(PING_S):
+        elif listener.cursor >= await feed.position() and not await listener.wake.wait(PING_S):
             yield b": ping\nid: %d\n\n" % listener.cursor
 
 

@@ -15,6 +15,7 @@ from taskflow_core.logs import get_logger
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 REFUSALS = frozenset({429, 503})
 CLIENT_LEFT = 499  # nobody reads the answer any more; the number nginx made common
+KEPT = ("type", "http_version", "method", "path", "query_string", "client", "route", "state")  # logs want no more
 QUIET_ROUTES = frozenset({"/health/live", "/health/ready", "/metrics"})
 # As they go over the wire: each answer has them.
 SECURITY_HEADERS = (
@@ -25,6 +26,9 @@ SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),
 )
+
+# In a request's state: an ASGI app that goes on with the answer once all that found and admitted the request has ended.
+GOES_ON = "goes_on"
 
 log = get_logger(__name__)
 
@@ -47,6 +51,9 @@ class RequestTrail:
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)  # each request is a task of its own
         try:
             await self._app(scope, receive, answer.send)
+            if (rest := scope["state"].pop(GOES_ON, None)) is not None:
+                _slim(scope)
+                await rest(scope, receive, answer.send)
         except ClientDisconnect:
             answer.status = answer.status or CLIENT_LEFT
         except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
@@ -103,6 +110,13 @@ class _Answer:
         if self.status:
             raise error  # half an answer is out: only closing the connection can say that it is not whole
         await problem.response(self.request_id)(self._scope, receive, self.send)
+
+
+def _slim(scope: Scope) -> None:
+    """Let go of the client's headers and of what the framework put there."""
+    kept = {name: scope[name] for name in KEPT if name in scope}
+    scope.clear()
+    scope.update(kept)
 
 
 def _request_id(scope: Scope) -> str:
