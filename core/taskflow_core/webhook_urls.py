@@ -6,7 +6,6 @@ from ipaddress import IPv4Address, ip_address
 
 from taskflow_core.addresses import Address, AllowList, canonical_host
 from taskflow_core.errors import FieldProblem, Invalid
-from taskflow_core.fetch import FetchRefused, checked_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,9 @@ class UrlRules:
         Raises:
             Invalid: it cannot be called, is http, or names a private address; names the field.
         """
+        # It brings a whole HTTP client: an API process whose users have no webhooks needs none.
+        from taskflow_core.fetch import FetchRefused, checked_url
+
         try:
             parsed = checked_url(url)
         except FetchRefused as error:

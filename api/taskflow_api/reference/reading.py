@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from taskflow_api.operations import Operation, operations
 
 PACKAGE = "taskflow_api.reference"
@@ -34,6 +32,8 @@ class Answer:
 
 def page(document: dict[str, Any]) -> str:
     """Return the page of an OpenAPI document."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape  # nothing else here needs it
+
     environment = Environment(
         loader=PackageLoader("taskflow_api", "reference"),
         autoescape=select_autoescape(),
