@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskflow_api.openapi import operation_id
+from taskflow_api.trail import finish
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -75,3 +76,4 @@ class Api(FastAPI):
             await self.around(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
+            await finish(scope, receive)

@@ -131,7 +131,7 @@ class Feed:
         self._waiting += 1
         try:
             with self.follow(task_id, wake) as followed:
-                while not followed.finished and not self._closed and (left := deadline - time.monotonic()) > 0:
+                while (left := deadline - time.monotonic()) > 0 and not followed.finished and not self._closed:
                     await wake.wait(left)
                 return followed.finished
         finally:

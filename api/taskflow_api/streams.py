@@ -1,9 +1,8 @@
 """Server-sent events (HTML Standard, 9.2): the answer that stays open, and what is written into it."""
 
 import asyncio
-import contextlib
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -30,7 +29,8 @@ PAGE = 200
 PING = b": ping\n\n"
 LEFT = "left"
 
-Follow = Callable[[Listener], AsyncGenerator[bytes]]
+Write = Callable[[bytes], Awaitable[None]]
+Follow = Callable[[Listener, Write], Awaitable[None]]
 
 
 def is_wanted(request: Request) -> bool:
@@ -128,9 +128,7 @@ class EventStream(Response):
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 await _send(send, b"retry: %d\n\n" % random.randint(1000, 3000))  # noqa: S311 - spreads reconnections
-                async with contextlib.aclosing(self._follow(listener)) as frames:
-                    async for piece in frames:
-                        await _send(send, piece)
+                await self._follow(listener, partial(_send, send))
                 if listener.ended is not None and listener.ended != LEFT:
                     await _send(send, frame("end", {"reason": listener.ended}))
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -141,9 +139,9 @@ class EventStream(Response):
 
 
 async def task_events(
-    feed: Feed, task_id: UUID, listener: Listener, *, after: int, kind: str | None
-) -> AsyncGenerator[bytes]:
-    """Yield what happens to one task, and its progress, until it has finished."""
+    feed: Feed, task_id: UUID, listener: Listener, write: Write, *, after: int, kind: str | None
+) -> None:
+    """Write what happens to one task, and its progress, until it has finished."""
     progress = None
     with feed.follow(task_id, listener.wake) as task:
         while listener.ended is None:
@@ -151,25 +149,25 @@ async def task_events(
             try:
                 rows = await feed.read(partial(events.of_task, task_id=task_id, after=after, limit=PAGE, kind=kind))
             except Unavailable:
-                yield await _pause(listener)
+                await write(await _pause(listener))
                 continue
             if rows:
                 after = rows[-1].id
-                yield b"".join(frame(row.kind, event_body(row), identifier=row.id) for row in rows)
+                await write(b"".join(frame(row.kind, event_body(row), identifier=row.id) for row in rows))
             if known != progress and known is not None and not finished:
                 progress = known
-                yield frame("task.progress", {"task_id": task_id, "progress": Fragment(known)})
+                await write(frame("task.progress", {"task_id": task_id, "progress": Fragment(known)}))
             if len(rows) < PAGE:
                 if finished:
                     listener.end("finished")
                 elif not await listener.wake.wait(PING_S):
-                    yield PING
+                    await write(PING)
 
 
 async def task_lines(
-    feed: Feed, task_id: UUID, listener: Listener, *, after: int, level: str, attempt: int | None
-) -> AsyncGenerator[bytes]:
-    """Yield what a task's handler logs, until the task has finished."""
+    feed: Feed, task_id: UUID, listener: Listener, write: Write, *, after: int, level: str, attempt: int | None
+) -> None:
+    """Write what a task's handler logs, until the task has finished."""
     query = partial(events.lines, task_id=task_id, limit=PAGE, level=level, attempt=attempt)
     with feed.follow(task_id, listener.wake) as task:
         while listener.ended is None:
@@ -177,22 +175,20 @@ async def task_lines(
             try:
                 rows = await feed.read(partial(query, after=after))
             except Unavailable:
-                yield await _pause(listener)
+                await write(await _pause(listener))
                 continue
             if rows:
                 after = rows[-1].id
-                yield b"".join(frame("log", line_body(row), identifier=row.id) for row in rows)
+                await write(b"".join(frame("log", line_body(row), identifier=row.id) for row in rows))
             if len(rows) < PAGE:
                 if finished:
                     listener.end("finished")
                 elif not await listener.wake.wait(PING_S):
-                    yield PING
+                    await write(PING)
 
 
-async def all_events(
-    feed: Feed, listener: Listener, *, after: int | None, filters: EventFilter
-) -> AsyncGenerator[bytes]:
-    """Yield what happens to all tasks that the filter reaches. A ping moves the client's Last-Event-ID on, too."""
+async def all_events(feed: Feed, listener: Listener, write: Write, *, after: int | None, filters: EventFilter) -> None:
+    """Write what happens to all tasks that the filter reaches. A ping moves the client's Last-Event-ID on, too."""
     listener.cursor = ANY_ID  # until the start is known, the hub moves nothing
     started = False
     while listener.ended is None:
@@ -202,12 +198,12 @@ async def all_events(
                 started = True
             rows, listener.cursor = await feed.following(listener.cursor, filters, limit=PAGE)
         except Unavailable:
-            yield await _pause(listener)
+            await write(await _pause(listener))
             continue
         if rows:
-            yield b"".join(frame(row.kind, event_body(row), identifier=row.id) for row in rows)
+            await write(b"".join(frame(row.kind, event_body(row), identifier=row.id) for row in rows))
         elif listener.cursor >= await feed.position() and not await listener.wake.wait(PING_S):
-            yield b": ping\nid: %d\n\n" % listener.cursor
+            await write(b": ping\nid: %d\n\n" % listener.cursor)
 
 
 async def _send(send: Send, piece: bytes) -> None:

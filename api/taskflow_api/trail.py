@@ -2,6 +2,7 @@
 
 import re
 import time
+from functools import partial
 from secrets import token_hex
 
 import structlog
@@ -27,8 +28,9 @@ SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
 )
 
-# In a request's state: an ASGI app that goes on with the answer once all that found and admitted the request has ended.
-GOES_ON = "goes_on"
+# In a request's state: an ASGI app that is to go on with the answer once all that found and admitted the request has
+# ended. The trail notes it, and leaves the rest to whoever was called first.
+GOES_ON, REST = "goes_on", "rest_of_answer"
 
 log = get_logger(__name__)
 
@@ -46,21 +48,25 @@ class RequestTrail:
             await self._app(scope, receive, send)
             return
         answer = _Answer(scope, send)
-        started = time.perf_counter()
         self._metrics.in_flight += 1
         structlog.contextvars.bind_contextvars(request_id=answer.request_id)  # each request is a task of its own
+        await self._watch(self._app, scope, receive, answer)
+
+    async def _watch(self, app: ASGIApp, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        rest: ASGIApp | None = None
         try:
-            await self._app(scope, receive, answer.send)
-            if (rest := scope["state"].pop(GOES_ON, None)) is not None:
-                _slim(scope)
-                await rest(scope, receive, answer.send)
+            await app(scope, receive, answer.send)
+            rest = scope["state"].pop(GOES_ON, None)
         except ClientDisconnect:
             answer.status = answer.status or CLIENT_LEFT
         except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
             await answer.failed(error, receive)
         finally:
-            self._metrics.in_flight -= 1
-            self._finished(scope, answer.status, time.perf_counter() - started)
+            if rest is not None:
+                scope["state"][REST] = partial(self._watch, rest, answer=answer)
+            else:
+                self._metrics.in_flight -= 1
+                self._finished(scope, answer.status, time.perf_counter() - answer.started)
 
     def _finished(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
@@ -85,6 +91,7 @@ class _Answer:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.status = 0
+        self.started = time.perf_counter()
         self.request_id = _request_id(scope)
         self._scope = scope
         self._send = send
@@ -112,11 +119,14 @@ class _Answer:
         await problem.response(self.request_id)(self._scope, receive, self.send)
 
 
-def _slim(scope: Scope) -> None:
-    """Let go of the client's headers and of what the framework put there."""
+async def finish(scope: Scope, receive: Receive) -> None:
+    """Go on with an answer that holds nothing of the request any more: no headers, and nothing of the framework's."""
+    if (rest := scope.get("state", {}).pop(REST, None)) is None:
+        return
     kept = {name: scope[name] for name in KEPT if name in scope}
     scope.clear()
     scope.update(kept)
+    await rest(scope, receive)
 
 
 def _request_id(scope: Scope) -> str:
