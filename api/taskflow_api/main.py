@@ -10,6 +10,7 @@ import uvicorn
 
 from taskflow_api.app import create_app
 from taskflow_api.protocol import Bounds, bounded
+from taskflow_core import garbage
 from taskflow_core.handlers import Registry
 from taskflow_core.logs import configure_logs
 from taskflow_core.settings import ApiSettings, load_or_exit
@@ -34,6 +35,7 @@ def main() -> None:
     configure_logs(level=settings.log_level, style=settings.log_format, service="api")
     _allow_files(settings.max_connections + OTHER_FILES)
     server = _Server(_config(settings, Registry.load_or_exit()))
+    garbage.settle()
     # uvicorn raises the signal again once it has stopped: a stop that went well is status 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)

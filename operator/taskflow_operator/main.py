@@ -75,6 +75,7 @@ class Process:
             LeaseLost: somebody else may lead now; leave at once.
         """
         watching_over = asyncio.create_task(self._loops.watch_over())
+        self.pulse.started()  # one that waits for the lease is ready, too: to take over
         try:
             await self._first(within(self._lease_loop, self._lease.acquire()))
             if not self.stopping.is_set():

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from taskflow_core import garbage
 from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.handlers import Registry
 from taskflow_core.links import pause
@@ -86,6 +87,7 @@ class Process:
             if not await self._register(keeper, engine):
                 return True
             keeper.start()
+            garbage.settle()
             self.pulse.started()
             log.info(
                 "worker.started", worker_id=self.identity.id, queues=self.identity.queues, slots=engine.settings.slots
