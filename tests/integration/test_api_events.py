@@ -1,6 +1,7 @@
 """GET /events, /tasks/{id}/events and /logs: pages, and streams over a real socket."""
 
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from functools import partial
 import pytest
 from httpx2 import AsyncClient
 from sqlalchemy import text
+from starlette.requests import Request
 
 from api_app import Api, api_settings, running_api
 from streaming import served, stream
@@ -176,6 +178,15 @@ async def test_streams_are_bounded_for_a_user_and_for_the_process(scene: Scene) 
             await stack.enter_async_context(stream(scene.client, "/events", people[0].headers))
         answer = await scene.client.get("/api/v1/events", headers=people[0].headers | STREAM)
         assert (answer.status_code, answer.json()["code"]) == (429, "too_many_streams")
+
+
+async def test_an_open_stream_holds_nothing_of_the_request_that_opened_it(scene: Scene) -> None:
+    ada = await scene.api.person("slim")
+    async with stream(scene.client, "/events", ada.headers) as events:
+        await scene.api.task(ada)
+        assert [event.kind for event in await events.take(1)] == ["task.created"]
+        gc.collect()
+        assert not [held for held in gc.get_objects() if type(held) is Request]
 
 
 async def has_room(scene: Scene) -> bool:
