@@ -21,7 +21,7 @@ MIN_CHARACTERS = 8
 MAX_CHARACTERS = 128
 THREADS = 2
 MAX_WAITING = 64
-NICENESS = 10  # a tenth of the share that the loop's thread has when both want the processor
+NICENESS = 5  # a third of the share that the loop's thread has when both want the processor
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -134,7 +134,7 @@ async def test_a_change_that_changes_nothing_ends_nothing_and_is_no_event(api: A
     ("fields", "field"),
     [
         ({}, ""),
-        ({"role": None}, ""),
+        ({"role": None}, "role"),
         ({"role": "ROOT"}, "role"),
         ({"role": "admin"}, "role"),
         ({"disabled": "yes"}, "disabled"),

@@ -228,5 +228,5 @@ async def test_a_header_is_never_echoed_unless_it_is_sane(api: Api, ada: Person,
 async def test_a_path_is_never_written_to_the_log_as_it_came(api: Api) -> None:
     with structlog.testing.capture_logs() as lines:
         answer = await api.client.get("/api/v1/tasks/%0A%7B%22event%22:%22forged%22%7D")
-    assert answer.status_code in (401, 404, 422)
+    assert answer.status_code in (401, 404, 405, 422)
     assert "forged" not in str(lines)

@@ -241,12 +241,21 @@ def test_a_command_leaves_with_the_code_that_is_documented(ada: Person, code: in
     assert "Traceback" not in done.err
 
 
+# Whoever runs the tests in the background lets them, and what they start, ignore Ctrl-C.
+AT_A_TERMINAL = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from taskflow_cli.main import main
+main()
+"""
+
+
 def test_ctrl_c_leaves_with_130_and_the_task_goes_on(ada: Person, tmp_path: Path) -> None:
     task_id = ada.submit("EMAIL", MAIL, "--delay", "3600")
     said = tmp_path / "stderr"
     with said.open("wb") as stderr:
         watching = subprocess.Popen(
-            [sys.executable, "-m", "taskflow_cli", "watch", task_id],
+            [sys.executable, "-c", AT_A_TERMINAL, "watch", task_id],
             cwd=ada.folder,
             env={"PATH": os.environ["PATH"], "XDG_CONFIG_HOME": str(ada.config)},
             stdout=subprocess.DEVNULL,
