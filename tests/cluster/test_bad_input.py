@@ -54,8 +54,8 @@ async def test_what_is_wrong_with_one_cluster_is_said_there_and_holds_up_no_othe
         def all_deployed() -> bool:
             cluster.end_jobs()
             cluster.get_ready()
-            names = deployments(cluster)
-            return all(f"{name}-api" in names for name in ("fine", "no-redis", "no-image", "quota", "no-database"))
+            run = ("fine", "no-redis", "no-image", "quota", "no-database")
+            return {f"{name}-{part}" for name in run for part in ("api", "worker")} <= set(deployments(cluster))
 
         await until(all_deployed, 60)
         waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
