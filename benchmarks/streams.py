@@ -22,7 +22,7 @@ STREAMS = 1000
 TASKS = 100
 LOADED_S = 5.0
 SETTLED_S = 2.0
-ACCOUNT = {"email": "bench@example.com", "password": "a long enough one"}
+ACCOUNT = {"email": "streams@example.com", "password": "a long enough one"}
 TASK = {"type": "ECHO", "payload": {"value": 1}}
 
 
