@@ -11,11 +11,10 @@ from uuid import uuid4
 import pytest
 import structlog
 from httpx2 import Response
-from hypothesis import HealthCheck, Phase
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+import machines
 from api_app import Api, api_settings, running_api
 from taskflow_core.idempotency import KEPT
 from taskflow_core.settings import Settings
@@ -139,17 +138,7 @@ def machine(module_settings: Settings) -> Iterator[type[Repeating]]:
 
 
 def test_a_key_behaves_like_its_model_in_any_order_of_events(machine: type[Repeating]) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=hypothesis_settings(
-            max_examples=10,
-            stateful_step_count=20,
-            deadline=None,
-            derandomize=True,
-            phases=[Phase.explicit, Phase.generate],  # making a failure smaller takes minutes
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    machines.run(machine, steps=20)
 
 
 async def test_fifty_clients_of_two_processes_with_one_key_make_one_task(module_settings: Settings) -> None:

@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, Phase
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import text
 
+import machines
 from taskflow_core import refresh, users
 from taskflow_core.actors import Actor
 from taskflow_core.database import Sessions, create_engine, create_sessions
@@ -222,14 +221,4 @@ def machine(module_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def test_families_behave_like_their_model_in_any_order_of_events(machine: type[Refreshing]) -> None:
-    run_state_machine_as_test(
-        machine,
-        settings=hypothesis_settings(
-            max_examples=10,
-            stateful_step_count=25,
-            deadline=None,
-            derandomize=True,
-            phases=[Phase.explicit, Phase.generate],  # making a failure smaller takes minutes
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    machines.run(machine, steps=25)
