@@ -51,6 +51,7 @@ from taskflow_core.errors import Invalid, TaskFlowError
 from taskflow_core.handlers import Registry
 from taskflow_core.intake import Intake
 from taskflow_core.keyring import Keyring
+from taskflow_core.measures import DISTRIBUTION
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
 from taskflow_core.reading import Reading
@@ -59,7 +60,6 @@ from taskflow_core.sharing import Shared
 from taskflow_core.tokens import AccessTokens
 
 DESCRIPTION = "Durable typed tasks, run by workers that follow the queue."
-DISTRIBUTION = "taskflow-platform"
 RECENT_S = 2.0
 ROUTES = (
     auth,
@@ -176,21 +176,21 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    if isinstance(error, RequestValidationError | Invalid) and request.method not in _methods_of(request).split(", "):
+    if isinstance(error, RequestValidationError | Invalid) and request.method not in _methods_of(request):
         # The address is a verb's, which the method does not know, and was taken for that of an id: `{id}:pause`.
         error = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
     problem = describe(error)
     request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        problem.headers["Allow"] = _methods_of(request)
+        problem.headers["Allow"] = ", ".join(_methods_of(request))
     return problem.response(request.state.request_id)
 
 
-def _methods_of(request: Request) -> str:
+def _methods_of(request: Request) -> list[str]:
     """Return the methods that the address knows; the framework names those of the first route alone."""
     found = [route for route in _routes(request.app.router) if route.matches(request.scope)[0] is not Match.NONE]
     closest = max((route.path for route in found), key=len, default="")  # a verb's address fits a bare id's, too
-    return ", ".join(sorted({method for route in found if route.path == closest for method in route.methods or ()}))
+    return sorted({method for route in found if route.path == closest for method in route.methods or ()})
 
 
 def _routes(router: Router) -> Iterator[Route]:

@@ -21,6 +21,7 @@ from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.handlers import Registry
 from taskflow_core.links import pause
 from taskflow_core.logs import configure_logs, get_logger
+from taskflow_core.measures import DISTRIBUTION
 from taskflow_core.probes import Pulse, serve_probes
 from taskflow_core.queue import connect_redis
 from taskflow_core.settings import WorkerSettings, load_or_exit
@@ -53,7 +54,7 @@ class Process:
             pid=os.getpid(),
             queues=queues,
             slots=settings.slots,
-            version=importlib.metadata.version("taskflow-platform"),
+            version=importlib.metadata.version(DISTRIBUTION),
         )
         connection = redis.Redis.from_url(
             settings.redis_url.get_secret_value(),

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from taskflow_api.schemas.documented import only_given
+from taskflow_api.schemas.documented import given, only_given
 from taskflow_api.schemas.tasks import NO_CONTROLS
 from taskflow_core.models.users import Role
 from taskflow_core.security_events import EventKind
@@ -34,12 +34,7 @@ class UserChangeBody(BaseModel):
     role: Role | None = Field(default=None, examples=[Role.OPERATOR])
     disabled: bool | None = Field(default=None, strict=True)
 
-    @field_validator("role", "disabled", mode="before")
-    @classmethod
-    def _some_value(cls, value: object) -> object:
-        if value is None:
-            raise ValueError("leave it out, or give a value")
-        return value
+    _some_value = field_validator("role", "disabled", mode="before")(given)
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from taskflow_api.schemas.documented import only_given
+from taskflow_api.schemas.documented import given, only_given
 from taskflow_api.schemas.problems import ProblemDocument
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.listing import Order
@@ -144,12 +144,7 @@ class TaskEdit(Changes):
 
     model_config = ConfigDict(json_schema_extra=only_given)
 
-    @field_validator("run_at", "delay_s", mode="before")
-    @classmethod
-    def _some_time(cls, value: object) -> object:
-        if value is None:
-            raise ValueError("leave it out, or give a value")
-        return value
+    _some_time = field_validator("run_at", "delay_s", mode="before")(given)
 
     @model_validator(mode="after")
     def _something(self) -> Self:
