@@ -101,14 +101,18 @@ class Reconciler:
             await self._write(body, before, invalid_status(before, body["metadata"], error, now=now))
             return CREDENTIALS_S
         credentials = await self._read_credentials(spec, body)
-        made = plan(self._look(body, credentials), spec, now)
+        observed = self._look(body, credentials)
+        made = plan(observed, spec, now)
         act = bool(made.actions) and not self._acting.locked()  # else when fewer others act: at the next look
         if act:
             async with self._acting:
                 await self._confirm(body)
                 await self._actor.perform(made.actions)
-        messages = await self._scale(self._views(body, spec, credentials), credentials)
-        observed = self._look(body, credentials)  # not kept while Redis is asked: hundreds of looks may be under way
+            observed = self._look(body, credentials)
+        views = self._views(observed, spec)
+        del observed  # not kept while Redis is asked: hundreds of looks may be under way
+        messages = await self._scale(views, credentials)
+        observed = self._look(body, credentials)
         status = status_of(observed, spec, before, made, self._reports, now=now)
         await self._write(body, before, status, messages)
         soonest = min(pool.autoscaling.polling_interval_seconds for pool in spec.pools().values())
@@ -162,9 +166,8 @@ class Reconciler:
             refused=self._memory.current_refusals(),
         )
 
-    def _views(self, body: Body, spec: Spec, credentials: Credentials) -> dict[str, PoolView]:
+    def _views(self, observed: Observed, spec: Spec) -> dict[str, PoolView]:
         """Return the pools that are due for a step, as their scalers see them; forget those that are no more."""
-        observed = self._look(body, credentials)
         pools = spec.pools() | dict.fromkeys(_removed_pools(observed, spec), REMOVED)
         for name in self._reports.keys() - pools.keys():
             del self._reports[name]
