@@ -34,6 +34,18 @@ def container(**state: Any) -> Body:
     return {"name": "a", "image": "example.com/taskflow:1.0", "imageID": "", "ready": False, "restartCount": 0} | state
 
 
+def have_pods_fail(cluster: Cluster) -> None:
+    """Write what a kubelet and the controller of Deployments would of an image, a database and a quota."""
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    pod_of(cluster, "no-image-worker", {"phase": "Pending", "containerStatuses": [container(state=waiting)]})
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": OLD}
+    running = {"running": {"startedAt": OLD}}
+    status = {"phase": "Running", "conditions": [unready], "containerStatuses": [container(state=running)]}
+    pod_of(cluster, "no-database-api", status)
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: x"}
+    cluster.patch(DEPLOYMENT, "quota-worker", {"status": {"conditions": [failure]}}, sub="status")
+
+
 async def test_what_is_wrong_with_one_cluster_is_said_there_and_holds_up_no_other(
     cluster: Cluster, kubernetes: KubernetesApi, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,14 +70,7 @@ async def test_what_is_wrong_with_one_cluster_is_said_there_and_holds_up_no_othe
             return {f"{name}-{part}" for name in run for part in ("api", "worker")} <= set(deployments(cluster))
 
         await until(all_deployed, 60)
-        waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
-        pod_of(cluster, "no-image-worker", {"phase": "Pending", "containerStatuses": [container(state=waiting)]})
-        unready = {"type": "Ready", "status": "False", "lastTransitionTime": OLD}
-        running = {"running": {"startedAt": OLD}}
-        status = {"phase": "Running", "conditions": [unready], "containerStatuses": [container(state=running)]}
-        pod_of(cluster, "no-database-api", status)
-        failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: x"}
-        cluster.patch(DEPLOYMENT, "quota-worker", {"status": {"conditions": [failure]}}, sub="status")
+        have_pods_fail(cluster)
         said = {
             "no-secret": ("Degraded", "True", "SecretMissing"),
             "no-redis": ("BrokerReachable", "False", "RedisUnreachable"),
