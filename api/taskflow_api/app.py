@@ -54,6 +54,7 @@ from taskflow_core.keyring import Keyring
 from taskflow_core.measures import DISTRIBUTION
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.quotas import OpenTasks
 from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
 from taskflow_core.sharing import Shared
@@ -106,8 +107,7 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.add_middleware(BodyLimit, **bodies)
     app.add_middleware(RequestTrail, metrics=metrics)
     busy = [*creation.router.routes, *reading.router.routes]
-    app.short_way = ShortWay(busy)
-    app.around = RequestTrail(BodyLimit(app.short_way, **bodies), metrics=metrics)
+    app.short_way = ShortWay(busy, bodies=BodyLimit(app, **bodies), metrics=metrics)
     app.router.routes.extend(busy)  # documented, and known when the method is wrong
     for module in ROUTES:
         app.include_router(module.router)
@@ -132,6 +132,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
     sessions = create_sessions(engine)
     redis = connect_redis(settings)
     queue = DeliveryQueue(redis, deferred=metrics.deferred)
+    open_tasks = OpenTasks(limit=settings.max_pending_tasks)
     feed = Feed(settings)
     metrics.watch(engine=engine, streams=lambda: feed.open_streams, waits=lambda: feed.open_waits)
     keyring = _keyring(settings)
@@ -144,7 +145,8 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         sessions=sessions,
         redis=redis,
         queue=queue,
-        intake=Intake(settings, queue, max_pending=settings.max_pending_tasks),
+        open_tasks=open_tasks,
+        intake=Intake(settings, queue, open_tasks),
         reading=Reading(settings),
         pages=Shared(),
         registry=registry,

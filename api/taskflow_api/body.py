@@ -13,10 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from taskflow_api.heads import header
 from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
 from taskflow_core.validation import invalid
 
 MAX_DEPTH = 64
+PLAIN_JSON = "application/json"
 JSON_TYPE = re.compile(r"application/(?:[a-z0-9.-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
 LONG_INTEGER = re.compile(rb"[0-9]{19}")
 MAX_DIGITS = 20
@@ -44,9 +46,17 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with a `receive` that counts."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        if scope["type"] == "http":
+            receive = self.bound(scope, receive)
+        await self._app(scope, receive, send)
+
+    def bound(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a `receive` that counts.
+
+        Raises:
+            TooLarge: the request says that its body is larger.
+            WrongMediaType: the body is encoded.
+        """
         max_bytes = self._larger.get(scope["path"], self._max_bytes)
         for name, value in scope["headers"]:
             if name == b"content-encoding" and value.lower() != b"identity":
@@ -54,7 +64,7 @@ class BodyLimit:
             if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
                 raise _too_large(max_bytes)
         counted = _whole if scope.get("state", {}).get(ARRIVED) else _counting
-        await self._app(scope, counted(receive, max_bytes, self._timeout_s), send)
+        return counted(receive, max_bytes, self._timeout_s)
 
 
 def _whole(receive: Receive, max_bytes: int, _timeout_s: float) -> Receive:
@@ -108,7 +118,8 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
     body = await _bytes_of(request)
     if optional and not body:
         return model()
-    if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
+    kind = header(request.scope, b"content-type")
+    if kind != PLAIN_JSON and JSON_TYPE.fullmatch(kind) is None:
         raise WrongMediaType("send JSON, with the header Content-Type: application/json")
     value = parse(body)
     try:
@@ -127,7 +138,7 @@ async def _bytes_of(request: Request) -> bytes:
             raise ClientDisconnect
         chunks.append(message.get("body", b""))
         more = message.get("more_body", False)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def parse(body: bytes) -> Any:

@@ -62,7 +62,7 @@ async def create_batch(request: Request) -> Response:
             if stored is not None:
                 return respond(stored, headers=REPLAYED)
         valid = [new for new in news if isinstance(new, NewTask)]
-        made = await tasks.create_many(session, valid, actor=actor, max_pending=opened.settings.max_pending_tasks)
+        made = await tasks.create_many(session, valid, actor=actor, open_tasks=opened.open_tasks)
         outcomes = iter(made)
         results = [next(outcomes) if isinstance(new, NewTask) else new for new in news]
         answer = batch_body(results, request_id=request.state.request_id, now=utc_now())
