@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -32,39 +33,46 @@ ARRIVED = "body_arrived"
 M = TypeVar("M", bound=BaseModel)
 
 
-class BodyLimit:
-    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within `timeout_s` in all.
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """At most `max_bytes` of body, counted while they arrive, within `timeout_s` in all.
 
     `larger` has the bounds of paths that take more.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int], timeout_s: float) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._larger = larger
-        self._timeout_s = timeout_s
+    max_bytes: int
+    larger: Mapping[str, int]
+    timeout_s: float
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a `receive` that counts."""
-        if scope["type"] == "http":
-            receive = self.bound(scope, receive)
-        await self._app(scope, receive, send)
-
-    def bound(self, scope: Scope, receive: Receive) -> Receive:
+    def keep(self, scope: Scope, receive: Receive) -> Receive:
         """Return a `receive` that counts.
 
         Raises:
             TooLarge: the request says that its body is larger.
             WrongMediaType: the body is encoded.
         """
-        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+        max_bytes = self.larger.get(scope["path"], self.max_bytes)
         for name, value in scope["headers"]:
             if name == b"content-encoding" and value.lower() != b"identity":
                 raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
             if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
                 raise _too_large(max_bytes)
         counted = _whole if scope.get("state", {}).get(ARRIVED) else _counting
-        return counted(receive, max_bytes, self._timeout_s)
+        return counted(receive, max_bytes, self.timeout_s)
+
+
+class BodyLimit:
+    """ASGI middleware that keeps bodies within their bounds."""
+
+    def __init__(self, app: ASGIApp, *, bounds: BodyBounds) -> None:
+        self._app = app
+        self._bounds = bounds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a `receive` that counts."""
+        if scope["type"] == "http":
+            receive = self._bounds.keep(scope, receive)
+        await self._app(scope, receive, send)
 
 
 def _whole(receive: Receive, max_bytes: int, _timeout_s: float) -> Receive:

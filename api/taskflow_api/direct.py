@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, request_response
 from starlette.types import Receive, Scope, Send
 
-from taskflow_api.body import BodyLimit
+from taskflow_api.body import BodyBounds
 from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import operation_id
 from taskflow_api.trail import CLIENT_LEFT, Visit, begin, end, finish
@@ -36,8 +36,8 @@ class Direct(APIRoute):
 class ShortWay:
     """Finds the busy route of a request and answers it, with all that the middleware does for other routes."""
 
-    def __init__(self, routes: Iterable[BaseRoute], *, bodies: BodyLimit, metrics: Metrics) -> None:
-        self._bodies = bodies
+    def __init__(self, routes: Iterable[BaseRoute], *, bounds: BodyBounds, metrics: Metrics) -> None:
+        self._bounds = bounds
         self._metrics = metrics
         self._exact: dict[tuple[str, str], Direct] = {}
         self._patterns: list[Direct] = []
@@ -77,7 +77,7 @@ class ShortWay:
 
     async def _response(self, scope: Scope, receive: Receive, visit: Visit) -> Response:
         try:
-            return await cast("Direct", scope["route"]).answer(Request(scope, self._bodies.bound(scope, receive)))
+            return await cast("Direct", scope["route"]).answer(Request(scope, self._bounds.keep(scope, receive)))
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
