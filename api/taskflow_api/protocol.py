@@ -75,7 +75,7 @@ class _Cycle(RequestResponseCycle):
         length = named.get(b"content-length")
         if length is None or not UNUSUAL.isdisjoint(named):
             return None
-        head = STATUS_LINE[message["status"]] + b"".join([b"%b: %b\r\n" % header for header in headers])
+        head = STATUS_LINE[message["status"]] + b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
         if head.translate(None, TEXT) != b"\r\n" * (len(headers) + 1):
             return None
         self.chunked_encoding, self.expected_content_length = False, int(length)
