@@ -53,7 +53,6 @@ class Process:
         self.pulse = Pulse(lease=LEASE_BOUND_S, reconcile=RECONCILE_BOUND_S)
         self.stopping = asyncio.Event()
         self.leading = False
-        self._api = api
         self._make_scaler = make_scaler
         self._lease_loop = lease_loop
         self._store = Store()
@@ -66,6 +65,7 @@ class Process:
             identity=self._identity,
             pulse=self.pulse,
         )
+        self._api = api.fenced(self._lease.is_held)
         self._loops = Loops(self._reconciler, may_write=self._lease.is_held, pulse=self.pulse)
 
     async def run(self) -> None:
@@ -148,7 +148,7 @@ async def serve(settings: OperatorSettings) -> int:
     process = Process(
         settings,
         api,
-        lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url),
+        lambda fenced, place, url: PoolScaler(PoolCluster(fenced, place.namespace), url),
         lease_api=lease_api,
         lease_loop=lease_loop,
     )

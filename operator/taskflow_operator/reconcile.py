@@ -23,10 +23,11 @@ from taskflow_operator.names import DELETION_COST, POOL_LABEL, worker_name
 from taskflow_operator.news import news
 from taskflow_operator.observed import Key, Observed, replicas, rolling_out
 from taskflow_operator.plan import has_to_drain, plan
-from taskflow_operator.scaler import PodView, PoolReport, PoolView
+from taskflow_operator.scaler import PoolReport, PoolView
 from taskflow_operator.spec import Pool, Spec
 from taskflow_operator.status import Status
 from taskflow_operator.store import Place, Store
+from taskflow_operator.victims import PodView
 
 CREDENTIALS_S = 30.0
 REMOVED = Pool(replicas=0, autoscaling=ScalingPolicy(mode=Mode.MANUAL))  # what drains a pool that was taken away
@@ -53,7 +54,7 @@ class Scaler(Protocol):
         """Close the connections."""
 
 
-ScalerMaker = Callable[[Place, SecretStr], Scaler]
+ScalerMaker = Callable[[KubernetesApi, Place, SecretStr], Scaler]
 
 
 class Reconciler:
@@ -188,7 +189,7 @@ class Reconciler:
             self._next_tick[name] = time.monotonic() + view.policy.polling_interval_seconds * 0.9
             scaler = self._scalers.get(name)
             if scaler is None:
-                scaler = self._scalers[name] = self._make_scaler(self.place, credentials.redis_url)
+                scaler = self._scalers[name] = self._make_scaler(self._api, self.place, credentials.redis_url)
             try:
                 report = await scaler.tick(view, utc_now())
             except Exception as error:  # noqa: BLE001 - one pool must not keep the others, or the status, from going on
