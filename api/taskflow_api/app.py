@@ -174,20 +174,29 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    if isinstance(error, RequestValidationError | Invalid) and request.method not in _methods_of(request):
-        # The address is a verb's, which the method does not know, and was taken for that of an id: `{id}:pause`.
-        error = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
+    methods: list[str] = []
+    if isinstance(error, RequestValidationError | Invalid) or _is_refused_method(error):
+        methods = _methods_of(request)
+        if request.method not in methods:
+            # Also where the address is a verb's, which was taken for that of an id: `{id}:pause`.
+            error = HTTPException(405 if methods else 404)
     problem = describe(error)
     request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        problem.headers["Allow"] = ", ".join(_methods_of(request))
+        problem.headers["Allow"] = ", ".join(methods)
     return problem.response(request.state.request_id)
 
 
+def _is_refused_method(error: Exception) -> bool:
+    return isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+
+
 def _methods_of(request: Request) -> list[str]:
-    """Return the methods that the address knows; the framework names those of the first route alone."""
+    """Return the methods that the address knows, none for a verb that there is not; the framework names other ones."""
     found = [route for route in _routes(request.app.router) if route.matches(request.scope)[0] is not Match.NONE]
     closest = max((route.path for route in found), key=len, default="")  # a verb's address fits a bare id's, too
+    if closest.endswith("_id}") and ":" in request.url.path.rpartition("/")[2]:  # an id holds no colon
+        return []
     return sorted({method for route in found if route.path == closest for method in route.methods or ()})
 
 

@@ -84,7 +84,8 @@ async def driver_of(session: AsyncSession) -> AsyncConnection[Any]:
 
 def is_timeout(error: BaseException) -> bool:
     """Whether PostgreSQL gave up on a statement because of statement_timeout or lock_timeout."""
-    return isinstance(error, DBAPIError) and isinstance(error.orig, QueryCanceled | LockNotAvailable)
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(cause, QueryCanceled | LockNotAvailable)
 
 
 def is_outage(error: BaseException) -> bool:
