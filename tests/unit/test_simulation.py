@@ -61,9 +61,9 @@ def test_the_same_seed_is_the_same_load() -> None:
 def test_the_command_compares_on_a_load_and_a_policy_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load, policy = tmp_path / "load.csv", tmp_path / "policy.json"
+    load, policy = tmp_path / "load.csv", tmp_path / "policy.yaml"
     load.write_text("at_s,run_s,count\n0,5,40\n100,1,\n")
-    policy.write_text(json.dumps({"minReplicas": 0, "maxReplicas": 4, "scaleToZeroAfterSeconds": 60}))
+    policy.write_text("minReplicas: 0\nmaxReplicas: 4\nscaleToZeroAfterSeconds: 60\n")
     arguments = ["simulate", "--load", str(load), "--policy", str(policy), "--against", "hpa"]
     for extra in (["--json"], []):
         with pytest.raises(SystemExit) as left:
