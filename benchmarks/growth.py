@@ -12,10 +12,10 @@ from psycopg import AsyncConnection
 from servers import Servers
 from taskflow_core import leases, listing
 from taskflow_core.actors import Actor
-from taskflow_core.database import create_engine, create_sessions
 from taskflow_core.identifiers import new_id
 from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import completed
+from taskflow_core.links import Link
 from taskflow_core.listing import TaskFilter
 from taskflow_core.models.users import Role
 
@@ -100,19 +100,19 @@ async def _one_size(servers: Servers, connection: AsyncConnection[Any], size: in
 
 
 async def _pages(servers: Servers, size: int) -> tuple[float, float]:
-    engine = create_engine(servers.settings, service="bench")
+    link = Link(servers.settings, service="bench", planner="")
+    connection = await link.get()
     actor = Actor(UUID(int=7), Role.USER)
-    async with create_sessions(engine)() as session:
-        middle = UUID(int=(1_700_000_000_000 + size // 2) << 80)
+    middle = UUID(int=(1_700_000_000_000 + size // 2) << 80)
 
-        async def first(_: int) -> None:
-            await listing.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=None)
+    async def first(_: int) -> None:
+        await listing.list_after(connection, TaskFilter(), actor=actor, limit=PAGE, after=None)
 
-        async def deep(_: int) -> None:
-            await listing.list_after(session, TaskFilter(), actor=actor, limit=PAGE, after=middle)
+    async def deep(_: int) -> None:
+        await listing.list_after(connection, TaskFilter(), actor=actor, limit=PAGE, after=middle)
 
-        found = await _median_ms(first), await _median_ms(deep)
-    await engine.dispose()
+    found = await _median_ms(first), await _median_ms(deep)
+    await link.drop()
     return found
 
 

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 
-from taskflow_api.body import BodyLimit
+from taskflow_api.body import BodyBounds, BodyLimit
 from taskflow_api.dependencies import Resources
 from taskflow_api.direct import Api, ShortWay
 from taskflow_api.feed import Feed
@@ -54,6 +53,7 @@ from taskflow_core.keyring import Keyring
 from taskflow_core.measures import DISTRIBUTION
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.quotas import OpenTasks
 from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
 from taskflow_core.sharing import Shared
@@ -98,16 +98,12 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    bodies: dict[str, Any] = {
-        "max_bytes": settings.max_body_bytes,
-        "larger": {creation.BATCH_PATH: settings.max_batch_bytes},
-        "timeout_s": settings.body_timeout_s,
-    }
-    app.add_middleware(BodyLimit, **bodies)
+    larger = {creation.BATCH_PATH: settings.max_batch_bytes}
+    bounds = BodyBounds(settings.max_body_bytes, larger, settings.body_timeout_s)
+    app.add_middleware(BodyLimit, bounds=bounds)
     app.add_middleware(RequestTrail, metrics=metrics)
     busy = [*creation.router.routes, *reading.router.routes]
-    app.short_way = ShortWay(busy)
-    app.around = RequestTrail(BodyLimit(app.short_way, **bodies), metrics=metrics)
+    app.short_way = ShortWay(busy, bounds=bounds, metrics=metrics)
     app.router.routes.extend(busy)  # documented, and known when the method is wrong
     for module in ROUTES:
         app.include_router(module.router)
@@ -132,6 +128,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
     sessions = create_sessions(engine)
     redis = connect_redis(settings)
     queue = DeliveryQueue(redis, deferred=metrics.deferred)
+    open_tasks = OpenTasks(limit=settings.max_pending_tasks)
     feed = Feed(settings)
     metrics.watch(engine=engine, streams=lambda: feed.open_streams, waits=lambda: feed.open_waits)
     keyring = _keyring(settings)
@@ -144,7 +141,8 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         sessions=sessions,
         redis=redis,
         queue=queue,
-        intake=Intake(settings, queue, max_pending=settings.max_pending_tasks),
+        open_tasks=open_tasks,
+        intake=Intake(settings, queue, open_tasks),
         reading=Reading(settings),
         pages=Shared(),
         registry=registry,
@@ -176,20 +174,29 @@ def _keyring(settings: ApiSettings) -> Keyring:
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    if isinstance(error, RequestValidationError | Invalid) and request.method not in _methods_of(request):
-        # The address is a verb's, which the method does not know, and was taken for that of an id: `{id}:pause`.
-        error = HTTPException(HTTPStatus.METHOD_NOT_ALLOWED)
+    methods: list[str] = []
+    if isinstance(error, RequestValidationError | Invalid) or _is_refused_method(error):
+        methods = _methods_of(request)
+        if request.method not in methods:
+            # Also where the address is a verb's, which was taken for that of an id: `{id}:pause`.
+            error = HTTPException(405 if methods else 404)
     problem = describe(error)
     request.state.problem = problem.code
     if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        problem.headers["Allow"] = ", ".join(_methods_of(request))
+        problem.headers["Allow"] = ", ".join(methods)
     return problem.response(request.state.request_id)
 
 
+def _is_refused_method(error: Exception) -> bool:
+    return isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+
+
 def _methods_of(request: Request) -> list[str]:
-    """Return the methods that the address knows; the framework names those of the first route alone."""
+    """Return the methods that the address knows, none for a verb that there is not; the framework names other ones."""
     found = [route for route in _routes(request.app.router) if route.matches(request.scope)[0] is not Match.NONE]
     closest = max((route.path for route in found), key=len, default="")  # a verb's address fits a bare id's, too
+    if closest.endswith("_id}") and ":" in request.url.path.rpartition("/")[2]:  # an id holds no colon
+        return []
     return sorted({method for route in found if route.path == closest for method in route.methods or ()})
 
 

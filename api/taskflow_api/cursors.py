@@ -5,7 +5,7 @@ base64url(id of the last row, 16 bytes | HMAC-SHA256 of id and filter, cut to 16
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import asdict
+from dataclasses import fields
 from uuid import UUID
 
 import orjson
@@ -18,6 +18,7 @@ from taskflow_core.listing import TaskFilter
 PURPOSE = "cursor"
 ID_BYTES = 16
 MAC_BYTES = 16
+FILTERS = sorted(field.name for field in fields(TaskFilter))
 
 
 def encode(last: UUID, filters: TaskFilter, actor: Actor, keyring: Keyring) -> str:
@@ -43,7 +44,7 @@ def decode(cursor: str, filters: TaskFilter, actor: Actor, keyring: Keyring) -> 
 
 
 def _message(last: bytes, filters: TaskFilter, actor: Actor) -> bytes:
-    return last + actor.user_id.bytes + orjson.dumps(asdict(filters), option=orjson.OPT_SORT_KEYS)
+    return last + actor.user_id.bytes + orjson.dumps({name: getattr(filters, name) for name in FILTERS})
 
 
 def _bad() -> BadCursor:

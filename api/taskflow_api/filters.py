@@ -14,7 +14,7 @@ def task_filter(fields: Filter, actor: Actor, *, prefix: str = "") -> TaskFilter
     Raises:
         Forbidden: it asks for the tasks of another owner, and the actor is a USER.
     """
-    filters = TaskFilter(**fields.model_dump(exclude=set(PAGING)))
+    filters = TaskFilter(**{name: value for name, value in fields if name not in PAGING})
     if filters.owner_id is not None and not actor.sees_all and filters.owner_id != actor.user_id:
         raise Forbidden(f"only an OPERATOR or an ADMIN may ask for the tasks of others ({prefix}owner_id)")
     return filters

@@ -5,16 +5,14 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, select, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import col
 
 from taskflow_core.actors import Actor
 from taskflow_core.errors import Conflict, FieldProblem, Invalid
 from taskflow_core.lanes import CROWD
 from taskflow_core.listing import TaskFilter, chosen_by
-from taskflow_core.models.tasks import Task
 from taskflow_core.tasks import AGAIN, DEDUP_INDEX
 
 MAX_TASKS = 10_000
@@ -93,7 +91,7 @@ async def cancel_unfinished(
         Conflict: there are more or fewer; nothing is changed.
         Invalid: there are more than MAX_TASKS.
     """
-    unfinished = col(Task.finished_at).is_(None)
+    unfinished = "t.finished_at IS NULL"
     ids = await _lock(session, filters, unfinished, actor=actor, expected_count=expected_count, what="unfinished")
     return BulkCancel(*(await session.execute(CANCEL, {"ids": ids})).one())
 
@@ -107,7 +105,7 @@ async def retry_failed(session: AsyncSession, filters: TaskFilter, *, actor: Act
         Conflict: there are more or fewer, or one changed at this moment; nothing is changed.
         Invalid: there are more than MAX_TASKS.
     """
-    failed = col(Task.unsuccessful) == "FAILED"
+    failed = "t.unsuccessful = 'FAILED'"
     ids = await _lock(session, filters, failed, actor=actor, expected_count=expected_count, what="FAILED")
     try:
         rows = await session.execute(RETRY, {"ids": ids, "crowded": len(ids) > CROWD})
@@ -122,15 +120,18 @@ async def retry_failed(session: AsyncSession, filters: TaskFilter, *, actor: Act
 async def _lock(
     session: AsyncSession,
     filters: TaskFilter,
-    state: ColumnElement[bool],
+    state: str,
     *,
     actor: Actor,
     expected_count: int,
     what: str,
 ) -> list[UUID]:
     """Return the ids of the filter's tasks in that state, locked in the order of their ids as workers do."""
-    chosen = select(col(Task.id)).where(*chosen_by(filters, actor), state).order_by(col(Task.id))
-    ids = list((await session.execute(chosen.limit(MAX_TASKS + 1).with_for_update())).scalars())
+    chosen = chosen_by(filters, actor)
+    chosen.served.append(state)
+    statement = f"SELECT t.id FROM tasks t{chosen.where} ORDER BY t.id LIMIT {MAX_TASKS + 1} FOR UPDATE"  # noqa: S608 - our own words
+    connection = await session.connection()
+    ids = list((await connection.exec_driver_sql(statement, chosen.parameters)).scalars())
     if len(ids) > MAX_TASKS:
         message = f"chooses more than {MAX_TASKS} tasks; narrow it, for example with created_to"
         raise Invalid("the filter is too wide", [FieldProblem("filter", message)])

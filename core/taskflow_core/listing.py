@@ -3,35 +3,58 @@
 A page costs the same at ten thousand tasks and at ten million. What an index serves (owner, status, schedule, batch,
 time of creation, the beginning of an id) chooses among all tasks; everything else is compared row by row, for at most
 LOOKED_THROUGH tasks a page. A page may then hold fewer than it could, or none, and still have a next one (AIP-158).
+
+The statements are text, because building them with SQLAlchemy costs more than running them. What a request gives is
+always a parameter.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import ClauseElement, ColumnElement, Executable, Select, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.orm import aliased
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlmodel import col
+from psycopg import AsyncConnection
 
 from taskflow_core.actors import Actor
 from taskflow_core.identifiers import first_id
+from taskflow_core.inserts import TaskRow
 from taskflow_core.lifecycle import TaskStatus
-from taskflow_core.models.tasks import Task
+from taskflow_core.reading import COLUMNS
 
 COUNT_LIMIT = 10_000
 LOOKED_THROUGH = 50_000
 MIN_ID_CHARACTERS = 8  # hexadecimal digits that count as the beginning of an id
 ID_DIGITS = 32
+NO_IDS = (None, None)
 HEX = frozenset("0123456789abcdef")
 MILLISECOND = timedelta(milliseconds=1)  # what the time inside an id can tell
 UNSUCCESSFUL = frozenset({TaskStatus.FAILED, TaskStatus.CANCELED})
 OPEN = frozenset({TaskStatus.PENDING, TaskStatus.RUNNING})
+AS_THEY_ARE = str.maketrans({"\\": r"\\", "%": r"\%", "_": r"\_"})  # what LIKE would not take for itself
+TEXTS = ("t.title", "t.dedup_key", "t.error ->> 'code'", "t.error ->> 'message'")
+# Conditions on `tasks t`, each by the parameter it is about. Indexes serve the first.
+SERVED = {
+    "owner_id": "t.owner_id = %(owner_id)s",
+    "schedule_id": "t.schedule_id = %(schedule_id)s",
+    "batch_id": "t.batch_id = %(batch_id)s",
+    "created_from": "t.created_at >= %(created_from)s",
+    "created_from_id": "t.id >= %(created_from_id)s",
+    "created_to": "t.created_at < %(created_to)s",
+    "created_to_id": "t.id < %(created_to_id)s",
+    "least_id": "t.id >= %(least_id)s",
+    "greatest_id": "t.id <= %(greatest_id)s",
+}
+COMPARED = {
+    "type": "t.type = ANY(%(type)s::text[])",
+    "queue": "t.queue = %(queue)s",
+    "tag": "t.tags @> ARRAY[%(tag)s::text]",
+    "finished_from": "t.finished_at >= %(finished_from)s",
+    "finished_to": "t.finished_at < %(finished_to)s",
+    "error_code": "t.error ->> 'code' = %(error_code)s",
+    "words": f"({' OR '.join(f'{text} ILIKE %(words)s' for text in TEXTS)})",
+}
 
 
 class Order(StrEnum):
@@ -64,7 +87,7 @@ class TaskFilter:
 class Page(NamedTuple):
     """Tasks, and the id after which the next page starts (None at the end)."""
 
-    tasks: list[Task]
+    tasks: list[TaskRow]
     next_after: UUID | None
 
 
@@ -75,132 +98,128 @@ class Total(NamedTuple):
     kind: str
 
 
-Conditions = list[ColumnElement[bool]]
+class Chosen(NamedTuple):
+    """Conditions on `tasks t` that an index serves, others that are compared row by row, and their parameters."""
+
+    served: list[str]
+    compared: list[str]
+    parameters: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """Return the WHERE of all of them, or nothing."""
+        return _where(self.served + self.compared)
 
 
-class _Explain(Executable, ClauseElement):
-    """EXPLAIN of a statement, as one JSON document."""
-
-    inherit_cache = False
-
-    def __init__(self, statement: Select[Any]) -> None:
-        self.statement = statement
-
-
-@compiles(_Explain)
-def _compile_explain(element: _Explain, compiler: SQLCompiler, **options: Any) -> str:
-    return "EXPLAIN (FORMAT JSON) " + compiler.process(element.statement, **options)
+Connection: TypeAlias = AsyncConnection[Any]
 
 
 async def list_after(
-    session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, after: UUID | None
+    connection: Connection, filters: TaskFilter, *, actor: Actor, limit: int, after: UUID | None
 ) -> Page:
     """Return a page of tasks that come after the given id, in the filter's order."""
-    served = _reach(actor) + _served(filters, actor) + _beyond(after, filters.order)
-    first = select(Task).where(*served).order_by(_by_id(Task, filters.order))
-    if not _compared(filters, Task):
-        found = list((await session.execute(first.limit(limit + 1))).scalars())
+    served, compared, parameters = chosen_by(filters, actor)
+    order = _order(filters)
+    if after is not None:
+        served.append("t.id < %(after)s" if filters.order is Order.NEWEST else "t.id > %(after)s")
+        parameters["after"] = after
+    first = f"FROM tasks t{_where(served)} {order}"
+    if not compared:
+        found = await _tasks(connection, f"{first} LIMIT {limit + 1}", parameters)
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
-    seen = aliased(Task, first.limit(LOOKED_THROUGH).subquery())
-    matching = select(seen).where(*_compared(filters, seen)).order_by(_by_id(seen, filters.order)).limit(limit + 1)
-    found = list((await session.execute(matching)).scalars())
+    seen = f"FROM (SELECT * {first} LIMIT {LOOKED_THROUGH}) t{_where(compared)} {order} LIMIT {limit + 1}"
+    found = await _tasks(connection, seen, parameters)
     if len(found) > limit:
         return Page(found[:limit], found[limit - 1].id)
-    last = first.with_only_columns(col(Task.id)).offset(LOOKED_THROUGH - 1).limit(1)
-    return Page(found, (await session.execute(last)).scalar_one_or_none())
+    last = await connection.execute(f"SELECT t.id {first} LIMIT 1 OFFSET {LOOKED_THROUGH - 1}", parameters)
+    return Page(found, next((row[0] for row in await last.fetchall()), None))
 
 
 async def list_numbered(
-    session: AsyncSession, filters: TaskFilter, *, actor: Actor, limit: int, page: int
-) -> list[Task]:
+    connection: Connection, filters: TaskFilter, *, actor: Actor, limit: int, page: int
+) -> list[TaskRow]:
     """Return page number `page`, from 1."""
-    rows = select(Task).where(*chosen_by(filters, actor)).order_by(_by_id(Task, filters.order))
-    return list((await session.execute(rows.offset((page - 1) * limit).limit(limit))).scalars())
+    chosen = chosen_by(filters, actor)
+    rows = f"FROM tasks t{chosen.where} {_order(filters)} LIMIT {limit} OFFSET {(page - 1) * limit}"
+    return await _tasks(connection, rows, chosen.parameters)
 
 
-async def count(session: AsyncSession, filters: TaskFilter, *, actor: Actor) -> Total:
+async def count(connection: Connection, filters: TaskFilter, *, actor: Actor) -> Total:
     """Count the tasks of a filter, up to COUNT_LIMIT."""
-    chosen = select(col(Task.id)).where(*chosen_by(filters, actor)).limit(COUNT_LIMIT)
-    found = (await session.execute(select(func.count()).select_from(chosen.subquery()))).scalar_one()
+    chosen = chosen_by(filters, actor)
+    statement = f"SELECT count(*) FROM (SELECT FROM tasks t{chosen.where} LIMIT {COUNT_LIMIT}) AS found"  # noqa: S608 - our own words
+    found = await _value(connection, statement, chosen.parameters)
     return Total(found, "exact" if found < COUNT_LIMIT else "at_least")
 
 
-async def estimate(session: AsyncSession, filters: TaskFilter, *, actor: Actor) -> Total:
+async def estimate(connection: Connection, filters: TaskFilter, *, actor: Actor) -> Total:
     """Return how many tasks PostgreSQL's planner expects the filter to choose."""
-    plan = (await session.execute(_Explain(select(col(Task.id)).where(*chosen_by(filters, actor))))).scalar_one()
+    chosen = chosen_by(filters, actor)
+    statement = f"EXPLAIN (FORMAT JSON) SELECT t.id FROM tasks t{chosen.where}"  # noqa: S608 - our own words
+    plan = await _value(connection, statement, chosen.parameters)
     return Total(int(plan[0]["Plan"]["Plan Rows"]), "estimate")
 
 
-def chosen_by(filters: TaskFilter, actor: Actor) -> Conditions:
-    """Return the conditions on tasks that a filter chooses, within the reach of the actor."""
-    return _reach(actor) + _served(filters, actor) + _compared(filters, Task)
+def chosen_by(filters: TaskFilter, actor: Actor) -> Chosen:
+    """Return what chooses the tasks of a filter, within the reach of the actor."""
+    given = _parameters(filters, actor)
+    parameters = {name: value for name, value in given.items() if value is not None}
+    served = [condition for name, condition in SERVED.items() if name in parameters]
+    compared = [condition for name, condition in COMPARED.items() if name in parameters]
+    if statuses := frozenset(filters.status):
+        names = ", ".join(f"'{TaskStatus(status)}'" for status in sorted(statuses))
+        if statuses <= UNSUCCESSFUL:  # written so that the partial indexes serve it
+            served.append(f"t.unsuccessful IN ({names})")
+        elif statuses <= OPEN:
+            served.append(f"t.status IN ({names}) AND t.finished_at IS NULL")
+        else:
+            compared.append(f"t.status IN ({names})")
+    return Chosen(served, compared, parameters)
 
 
-def _reach(actor: Actor) -> Conditions:
-    return [] if actor.sees_all else [col(Task.owner_id) == actor.user_id]
+def _parameters(filters: TaskFilter, actor: Actor) -> dict[str, Any]:
+    """Return a value for each condition; None where it is not wanted."""
+    least, greatest = ids = _id_range(filters.q)
+    return {
+        "owner_id": filters.owner_id if actor.sees_all else actor.user_id,
+        "schedule_id": filters.schedule_id,
+        "batch_id": filters.batch_id,
+        "created_from": filters.created_from,
+        "created_from_id": filters.created_from and first_id(filters.created_from),
+        "created_to": filters.created_to,
+        "created_to_id": filters.created_to and first_id(filters.created_to + MILLISECOND),
+        "least_id": least,
+        "greatest_id": greatest,
+        "type": list(filters.type) or None,
+        "queue": filters.queue,
+        "tag": filters.tag,
+        "finished_from": filters.finished_from,
+        "finished_to": filters.finished_to,
+        "error_code": filters.error_code,
+        "words": f"%{filters.q.translate(AS_THEY_ARE)}%" if filters.q and ids == NO_IDS else None,
+    }
 
 
-def _served(filters: TaskFilter, actor: Actor) -> Conditions:
-    """Return the conditions that indexes serve, written so that the partial ones do."""
-    owner_id = filters.owner_id if actor.sees_all else None
-    wanted = (
-        (owner_id, lambda value: [col(Task.owner_id) == value]),
-        (filters.schedule_id, lambda value: [col(Task.schedule_id) == value]),
-        (filters.batch_id, lambda value: [col(Task.batch_id) == value]),
-        (filters.created_from, lambda value: [col(Task.created_at) >= value, col(Task.id) >= first_id(value)]),
-        (
-            filters.created_to,
-            lambda value: [col(Task.created_at) < value, col(Task.id) < first_id(value + MILLISECOND)],
-        ),
-        (_id_range(filters.q), lambda value: [col(Task.id).between(*value)]),
-    )
-    served = [condition for value, conditions in wanted if value is not None for condition in conditions(value)]
-    statuses = frozenset(filters.status)
-    if statuses and statuses <= UNSUCCESSFUL:
-        served.append(col(Task.unsuccessful).in_(sorted(statuses)))
-    if statuses and statuses <= OPEN:
-        served += [col(Task.status).in_(sorted(statuses)), col(Task.finished_at).is_(None)]
-    return served
-
-
-def _compared(filters: TaskFilter, task: type[Task]) -> Conditions:
-    """Return the conditions that are compared row by row."""
-    statuses = frozenset(filters.status)
-    mixed = not (statuses <= UNSUCCESSFUL or statuses <= OPEN)
-    words = filters.q if _id_range(filters.q) is None else None
-    wanted = (
-        (sorted(statuses) if mixed else None, lambda value: col(task.status).in_(value)),
-        (filters.type or None, lambda value: col(task.type).in_(value)),
-        (filters.queue, lambda value: col(task.queue) == value),
-        (filters.tag, lambda value: col(task.tags).contains([value])),
-        (filters.finished_from, lambda value: col(task.finished_at) >= value),
-        (filters.finished_to, lambda value: col(task.finished_at) < value),
-        (filters.error_code, lambda value: col(task.error)["code"].astext == value),
-        (words, lambda value: _says(task, value)),
-    )
-    return [condition(value) for value, condition in wanted if value is not None]
-
-
-def _says(task: type[Task], words: str) -> ColumnElement[bool]:
-    """Whether the title, the dedup_key or the error holds these words, in any case."""
-    error = col(task.error)
-    texts = (col(task.title), col(task.dedup_key), error["code"].astext, error["message"].astext)
-    return or_(*(text.icontains(words, autoescape=True) for text in texts))
-
-
-def _id_range(q: str | None) -> tuple[UUID, UUID] | None:
-    """Return the first and the last id that begin so, or None when that is not how ids begin."""
+def _id_range(q: str | None) -> tuple[UUID, UUID] | tuple[None, None]:
+    """Return the first and the last id that begin so, or NO_IDS when that is not how ids begin."""
     digits = (q or "").lower().replace("-", "")
     if not MIN_ID_CHARACTERS <= len(digits) <= ID_DIGITS or not HEX.issuperset(digits):
-        return None
+        return NO_IDS
     return UUID(digits.ljust(ID_DIGITS, "0")), UUID(digits.ljust(ID_DIGITS, "f"))
 
 
-def _beyond(after: UUID | None, order: Order) -> Conditions:
-    if after is None:
-        return []
-    return [col(Task.id) < after if order is Order.NEWEST else col(Task.id) > after]
+def _where(conditions: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def _by_id(task: type[Task], order: Order) -> ColumnElement[Any]:
-    return col(task.id).desc() if order is Order.NEWEST else col(task.id).asc()
+def _order(filters: TaskFilter) -> str:
+    return f"ORDER BY t.id {'DESC' if filters.order is Order.NEWEST else 'ASC'}"
+
+
+async def _tasks(connection: Connection, rows: str, parameters: dict[str, Any]) -> list[TaskRow]:
+    found = await connection.execute(f"SELECT {COLUMNS} {rows}", parameters)
+    return [TaskRow(*row) for row in await found.fetchall()]
+
+
+async def _value(connection: Connection, statement: str, parameters: dict[str, Any]) -> Any:
+    return (await (await connection.execute(statement, parameters)).fetchall())[0][0]

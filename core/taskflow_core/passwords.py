@@ -1,51 +1,38 @@
-"""Passwords: hashed with bcrypt-sha256, away from the event loop, by a bounded pool of threads.
-
-bcrypt reads 72 bytes and no NUL; bcrypt-sha256 (passlib's version 2: bcrypt of an HMAC-SHA256) has neither limit.
-Plain bcrypt and argon2 hashes, from an import, are accepted and replaced at the next login.
-"""
+"""Passwords: hashed away from the event loop, by processes that a bounded pool of threads waits for."""
 
 import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple, ParamSpec, TypeVar, cast
-
-from passlib.context import CryptContext
+from queue import SimpleQueue
+from typing import Any
 
 from taskflow_core.errors import Unavailable
+from taskflow_core.hashing import Check, Hasher
 
 MIN_CHARACTERS = 8
 MAX_CHARACTERS = 128
-THREADS = 2
+MAX_HASHERS = 4
 MAX_WAITING = 64
+# So long a hash of so many rounds, a quarter of a second's work, may wait for time that nobody wants.
+PATIENCE_S, USUAL_ROUNDS = 3.0, 12
 NICENESS = 5  # a third of the share that the loop's thread has when both want the processor
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-class Check(NamedTuple):
-    """Whether the password was right, and a new hash when the stored one should be replaced."""
-
-    right: bool
-    new_hash: str | None = None
+NOBODY = "the password of an account that does not exist"
 
 
 class Passwords:
     """Hashes and checks passwords. `rounds` is bcrypt's cost: 2^rounds iterations."""
 
     def __init__(self, *, rounds: int) -> None:
-        self._context = CryptContext(
-            schemes=["bcrypt_sha256", "argon2", "bcrypt"],
-            deprecated=["argon2", "bcrypt"],
-            bcrypt_sha256__rounds=rounds,
-        )
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="passwords", initializer=_step_back)
+        patience_s = PATIENCE_S * 2 ** (rounds - USUAL_ROUNDS)
+        self._hashers = [Hasher(rounds=rounds, patience_s=patience_s) for _ in range(_at_once())]
+        self._idle: SimpleQueue[Hasher] = SimpleQueue()
+        for hasher in self._hashers:
+            self._idle.put(hasher)
+        self._pool = ThreadPoolExecutor(len(self._hashers), thread_name_prefix="passwords", initializer=_step_back)
         self._waiting = 0
-        self._nobody = self._pool.submit(self._hash, "the password of an account that does not exist")
+        self._nobody = self._pool.submit(self._ask, NOBODY)
 
     async def hash(self, password: str) -> str:
         """Return the hash of a new password.
@@ -53,7 +40,7 @@ class Passwords:
         Raises:
             Unavailable: too many others wait already.
         """
-        return await self._run(self._hash, password)
+        return str(await self._run(password))
 
     async def check(self, password: str, stored: str | None) -> Check:
         """Compare a password with a stored hash; None, for an unknown account, takes as long and is never right.
@@ -62,31 +49,36 @@ class Passwords:
             Unavailable: too many others wait already.
         """
         nobody = await asyncio.wrap_future(self._nobody)
-        checked = await self._run(self._check, password, stored or nobody)
+        checked = Check(*await self._run(password, stored or nobody))
         return checked if stored else Check(False)
 
     def close(self) -> None:
-        """Let the threads end after what they are doing."""
+        """Let the threads end after what they are doing, and end the processes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for hasher in self._hashers:
+            hasher.close()
 
-    async def _run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _run(self, *asked: str) -> Any:
         if self._waiting >= MAX_WAITING:
             raise Unavailable("too many passwords are being checked; try again in a moment")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, partial(work, *args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, *asked)
         finally:
             self._waiting -= 1
 
-    def _check(self, password: str, stored: str) -> Check:
+    def _ask(self, *asked: str) -> Any:
+        hasher = self._idle.get_nowait()  # there are as many as threads
         try:
-            right, new_hash = self._context.verify_and_update(password, stored)
-        except ValueError:  # the stored hash is of no known kind, or plain bcrypt cannot take this password
-            return Check(False)
-        return Check(bool(right), new_hash)
+            return hasher.answer(asked)
+        finally:
+            self._idle.put(hasher)
 
-    def _hash(self, password: str) -> str:
-        return cast("str", self._context.hash(password))
+
+def _at_once() -> int:
+    """Return how many hashes are made at once: one processor is left to the requests."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(MAX_HASHERS, max(1, cores - 1))
 
 
 def _step_back() -> None:

@@ -1,29 +1,30 @@
-"""Tasks read by their ids: requests that arrive together share one statement."""
+"""Tasks read by their ids, by requests that share statements, and whatever else is read outside of a transaction."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg import sql
+from psycopg import AsyncConnection
 
 from taskflow_core.actors import Actor
-from taskflow_core.batches import RUNNERS, Batches, Call
-from taskflow_core.errors import NotFound
+from taskflow_core.batches import OVERLOADED, RUNNERS, Batches, Call
+from taskflow_core.database import is_timeout
+from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.inserts import TaskRow
 from taskflow_core.links import Link
 from taskflow_core.settings import Settings
 
-COLUMNS = sql.SQL(", ").join(sql.Identifier("t", field.name) for field in fields(TaskRow) if field.name != "asked_at")
-READ = (
-    sql.SQL("""
-SELECT n.place, {} FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS n(id, owner_id, place)
+LINKS = 4  # for what may take long: no more than a few at once, or they slow each other down
+COLUMNS = ", ".join(f"t.{field.name}" for field in fields(TaskRow) if field.name != "asked_at")
+READ = f"""
+SELECT n.place, {COLUMNS} FROM unnest(%s::uuid[], %s::uuid[]) WITH ORDINALITY AS n(id, owner_id, place)
 JOIN tasks t ON t.id = n.id AND (n.owner_id IS NULL OR t.owner_id = n.owner_id)
-""")
-    .format(COLUMNS)
-    .as_string()
-)
+"""  # noqa: S608 - names of our own
+
+T = TypeVar("T")
 
 
 class _Wanted(NamedTuple):
@@ -40,6 +41,9 @@ class Reading:
     def __init__(self, settings: Settings) -> None:
         links = [Link(settings, service="api-reading") for _ in range(RUNNERS)]
         self._batches: Batches[_Wanted, TaskRow] = Batches(self._run, links, timeout_s=settings.database_timeout_s)
+        self._timeout_s = settings.database_timeout_s
+        self._idle = [Link(settings, service="api-lists", planner="") for _ in range(LINKS)]
+        self._free = asyncio.Semaphore(LINKS)
 
     async def get(self, task_id: UUID, *, actor: Actor) -> TaskRow:
         """Return one task.
@@ -50,25 +54,57 @@ class Reading:
         """
         return await self._batches.ask(_Wanted(task_id, None if actor.sees_all else actor.user_id))
 
+    async def ask(self, read: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+        """Return what `read` finds on a connection that nobody else uses meanwhile; each statement sees the latest.
+
+        Raises:
+            Unavailable: all connections were in use for too long.
+            TimeoutError: the database did not answer.
+            psycopg.Error: as `read` does.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._free.acquire()
+        except TimeoutError:
+            raise Unavailable(OVERLOADED) from None
+        link = self._idle.pop()
+        try:
+            async with asyncio.timeout(2 * self._timeout_s):  # PostgreSQL itself ends a statement in half of it
+                return await _anew(link, read)
+        except BaseException:
+            await link.drop()
+            raise
+        finally:
+            self._idle.append(link)
+            self._free.release()
+
     async def close(self) -> None:
         """Answer what waits."""
         await self._batches.close()
+        for link in self._idle:
+            await link.drop()
 
     async def _run(self, link: Link, batch: Sequence[_Call]) -> None:
         parameters = [
             [call.question.task_id for call in batch],
             [call.question.owner_id for call in batch],
         ]
-        try:
-            found = await _rows(link, parameters)
-        except psycopg.OperationalError:  # an idle connection may have died unseen: try a new one
-            await link.drop()
-            found = await _rows(link, parameters)
-        for place, *values in found:
+
+        async def rows(connection: AsyncConnection[Any]) -> list[Any]:
+            return await (await connection.execute(READ, parameters)).fetchall()
+
+        for place, *values in await _anew(link, rows):
             batch[place - 1].succeed(TaskRow(*values))
         for call in batch:
             call.fail(NotFound(f"there is no task {call.question.task_id}"))
 
 
-async def _rows(link: Link, parameters: list[Any]) -> list[Any]:
-    return await (await (await link.get()).execute(READ, parameters)).fetchall()
+async def _anew(link: Link, read: Callable[[AsyncConnection[Any]], Awaitable[T]]) -> T:
+    """Read, and once more over a new connection when this one has died: an idle one does so unseen."""
+    try:
+        return await read(await link.get())
+    except psycopg.OperationalError as error:
+        if is_timeout(error):
+            raise
+        await link.drop()
+        return await read(await link.get())

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -43,6 +44,7 @@ FILTERS = [
 BULK = sorted(DOCUMENT["components"]["schemas"]["UnfinishedFilter"]["properties"])
 ELSEWHERE = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
 MANY = 50_000_000
+FOR_OPERATORS = re.compile("/(admin|workers)/")
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,17 @@ async def test_a_method_that_a_verb_does_not_know_is_405_with_those_it_knows(api
             answer = await api.client.request(method, filled(path), content=b"{", headers=headers)
             assert (answer.status_code, answer.headers.get("allow")) == (405, "POST"), (method, path, answer.text)
             assert answer.json()["code"] == "method_not_allowed"
+
+
+async def test_a_verb_that_there_is_not_is_not_found_whatever_the_method(api: Api, ada: Person) -> None:
+    """An unknown verb behind an id, or behind a collection, is no wrong id and no wrong method."""
+    paths = {path.partition(":")[0] for path in DOCUMENT["paths"] if ":" in path}
+    paths |= {path for path in DOCUMENT["paths"] if path.endswith("_id}") and not FOR_OPERATORS.search(path)}
+    for path in sorted(paths):
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            answer = await api.client.request(method, f"{filled(path)}:explode", content=b"{", headers=ada.headers)
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path, answer.text)
+            assert "allow" not in answer.headers
 
 
 @pytest.mark.parametrize(

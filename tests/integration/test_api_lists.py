@@ -20,6 +20,10 @@ END = """
 UPDATE tasks SET status = :status, finished_at = '2026-03-01T12:00:00Z', attempt = 1,
   error = jsonb_build_object('code', 'smtp_refused', 'message', 'Mailbox full 100%') WHERE title = :title
 """
+CUT = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name = 'taskflow-api-lists'
+"""
 RUN = "UPDATE tasks SET status = 'RUNNING', worker_id = 'w', lease_expires_at = now(), attempt = 1 WHERE title = 'Runs'"
 NASTY = [
     "' OR 1=1 --",
@@ -122,6 +126,19 @@ async def test_a_task_is_found_by_how_its_id_begins(api: Api, ada: Person) -> No
         assert wanted["title"] in titles(await listed(api, ada, {"q": q}))
     assert titles(await listed(api, ada, {"q": wanted["id"]})) == [wanted["title"]]
     assert titles(await listed(api, ada, {"q": "f" * 12})) == []
+
+
+async def test_an_item_is_byte_by_byte_what_the_task_itself_answers(api: Api, ada: Person) -> None:
+    page = await listed(api, ada, {})
+    for item in page.json()["items"]:
+        task = await api.client.get(f"{URL}/{item['id']}", headers=ada.headers)
+        assert page.content.count(task.content) == 1
+
+
+async def test_a_page_is_read_anew_when_its_connections_have_died(api: Api, ada: Person) -> None:
+    whole = (await listed(api, ada, {})).content
+    assert await api.fetch(CUT) == [(True,)]
+    assert (await listed(api, ada, {})).content == whole
 
 
 async def test_created_moments_are_bounds_to_the_millisecond(api: Api, ada: Person) -> None:

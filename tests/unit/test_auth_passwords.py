@@ -1,7 +1,10 @@
 """Passwords: nothing is truncated, foreign hashes are upgraded, the queue for threads is bounded."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import bcrypt
 import pytest
@@ -9,7 +12,8 @@ from argon2 import PasswordHasher
 
 from taskflow_core import passwords
 from taskflow_core.errors import Unavailable
-from taskflow_core.passwords import Check, Passwords
+from taskflow_core.hashing import Check, Hasher
+from taskflow_core.passwords import Passwords
 
 
 @pytest.fixture
@@ -75,3 +79,54 @@ async def test_too_many_at_once_are_turned_away_and_room_comes_back(
     assert sum(isinstance(answer, str) for answer in answers) == 3
     assert sum(isinstance(answer, Unavailable) for answer in answers) == 7
     assert await ours.hash("password")
+
+
+@pytest.fixture
+def hasher() -> Iterator[Hasher]:
+    hasher = Hasher(rounds=4, patience_s=60)
+    yield hasher
+    hasher.close()
+
+
+def children() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def test_a_process_of_its_own_hashes_at_the_lowest_priority_and_knows_no_secrets(hasher: Hasher) -> None:
+    others = children()
+    stored = hasher.answer(["correct horse"])
+    (pid,) = children() - others
+    assert hasher.answer(["correct horse", stored]) == [True, None]
+    assert hasher.answer(["wrong horse", stored]) == [False, None]
+    assert os.getpriority(os.PRIO_PROCESS, pid) == 19
+    assert os.getsid(pid) == pid
+    assert Path(f"/proc/{pid}/environ").read_text().strip("\0").startswith("PYTHONPATH=")
+    assert Path(f"/proc/{pid}/environ").read_text().strip("\0").count("\0") == 0
+    hasher.close()
+    assert children() == others
+
+
+@pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
+def test_who_asks_hashes_alone_when_the_process_cannot_and_later_has_another(
+    hasher: Hasher, monkeypatch: pytest.MonkeyPatch, fate: signal.Signals
+) -> None:
+    others = children()
+    stored = hasher.answer(["correct horse"])
+    (pid,) = children() - others
+    os.kill(pid, fate)
+    monkeypatch.setattr(hasher, "_patience_s", 0.01)
+    assert hasher.answer(["correct horse", stored]) == Check(True)
+    assert hasher.answer(["wrong horse", stored]) == Check(False)
+    assert children() == others
+    monkeypatch.undo()
+    monkeypatch.setattr(hasher, "_busy_until", 0.0)
+    assert hasher.answer(["correct horse", stored]) == [True, None]
+    assert pid not in children() - others
+
+
+def test_a_closed_hasher_answers_nobody_and_starts_nothing(hasher: Hasher) -> None:
+    others = children()
+    hasher.close()
+    with pytest.raises(Unavailable, match="stops"):
+        hasher.answer(["correct horse"])
+    assert children() == others

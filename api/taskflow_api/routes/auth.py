@@ -21,8 +21,8 @@ from taskflow_api.schemas.auth import (
 )
 from taskflow_core import refresh, security_events, users
 from taskflow_core.errors import FieldProblem, Invalid, InvalidToken, TooMany, Unauthenticated, Unavailable
+from taskflow_core.hashing import Check
 from taskflow_core.models.users import User
-from taskflow_core.passwords import Check
 from taskflow_core.security_events import EventKind
 
 router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
