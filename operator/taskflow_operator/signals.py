@@ -137,7 +137,7 @@ class Signals:
         except TimeoutError:
             raise Unreadable("RedisTimeout", f"Redis did not answer within {TIMEOUT_S:.0f} s{CHECK}") from None
         except (RedisError, OSError) as error:
-            words = str(error) or type(error).__name__
+            words = str(error).rstrip(".") or type(error).__name__
             raise Unreadable("RedisUnreachable", f"Redis cannot be read: {words}{CHECK}") from error
 
 
