@@ -84,7 +84,7 @@ def explain(name: ClusterName, namespace: Namespace = None, as_json: AsJson = Fa
         for item in seen.get("conditions", [])
     ]
     print_table(("CONDITION", "STATUS", "REASON", "SINCE", "MESSAGE"), rows)
-    for line in _scaling(seen.get("scaling", {})):
+    for line in (*_scaling(seen.get("scaling", {})), *_scaling_of_pools(seen.get("pools", []))):
         say(line)
 
 
@@ -120,6 +120,12 @@ def _scaling(decision: Body) -> Iterator[str]:
             f"oldest waiting for {inputs.get('oldestSeconds', 0)} s: {decision.get('recommended', 0)} pods are "
             f"recommended, {decision.get('desired', 0)} desired."
         )
+
+
+def _scaling_of_pools(pools: list[Body]) -> Iterator[str]:
+    for pool in pools:
+        if pool.get("reason"):
+            yield f"Last decision about the pool {pool['name']}: {pool['reason']}"
 
 
 def _module(name: str) -> Any:

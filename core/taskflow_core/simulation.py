@@ -1,9 +1,9 @@
 """A pool under a load on a simulated clock: the scaling function beside models of KEDA and of a plain HPA.
 
 The model steps second by second. A pod takes its time to start; a free slot takes the oldest waiting task. TaskFlow
-takes only idle pods away. The others delete as a ReplicaSet does, the youngest pod first, whatever it runs: its tasks
-wait again and start anew. Sources of their defaults: KEDA 2.20 (pollingInterval 30, cooldownPeriod 300), Kubernetes
-(HPA sync 15 s, tolerance 10 %, stabilisation down 300 s, up 4 pods or 100 % each 15 s).
+drains idle pods, those that were idle longest first: they take no more, and a second later the ReplicaSet deletes as
+many pods, drained ones first. For the others it deletes the youngest pod first, whatever it runs: its tasks wait again
+and start anew. All three aim at the same number of waiting tasks a pod, slots * tasksPerSlot.
 """
 
 import heapq
@@ -23,7 +23,13 @@ from taskflow_core.scaling_rates import Recommendation, ScaleEvent, limit_rate, 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIMIT_S = 4 * 3600  # after the last task came; a pool that kills long tasks again and again never ends them
 TAIL_S = 900  # after the last task, so that the way down is seen and paid for
-KEDA_POLL_S, KEDA_COOLDOWN_S, HPA_SYNC_S, HPA_TOLERANCE, HPA_WINDOW_S = 30, 300, 15, 0.1, 300.0
+# github.com/kedacore/keda/v2 v2.20.0, apis/keda/v1alpha1/withtriggers_types.go: defaultPollingInterval, and
+# pkg/scaling/executor/scale_executor.go: defaultCooldownPeriod
+KEDA_POLL_S, KEDA_COOLDOWN_S = 30, 300
+# k8s.io/kubernetes v1.35.4, pkg/controller/podautoscaler/config/v1alpha1/defaults.go:
+# HorizontalPodAutoscalerSyncPeriod, -Tolerance, -DownscaleStabilizationWindow
+HPA_SYNC_S, HPA_TOLERANCE, HPA_WINDOW_S = 15, 0.1, 300.0
+# The same, pkg/apis/autoscaling/v2/defaults.go: defaultHPAScaleDownRules; UP is its defaultHPAScaleUpRules.
 AT_ONCE = ScalingRules(
     stabilization_window_seconds=300, policies=(RatePolicy(type="Percent", value=100, period_seconds=15),)
 )
@@ -77,10 +83,10 @@ class Outcome:
 
 
 class Scaler(Protocol):
-    """Decides a replica count. `spares_busy`: whether only idle pods are taken away."""
+    """Decides a replica count. `drains`: whether pods are drained before they are taken away."""
 
     name: str
-    spares_busy: bool
+    drains: bool
 
     def decide(self, seen: Seen) -> int:
         """Return the replicas wanted now; called every second."""
@@ -89,29 +95,31 @@ class Scaler(Protocol):
 class TaskFlow:
     """The scaling function itself, with its policy."""
 
-    name, spares_busy = "taskflow", True
+    name, drains = "taskflow", True
 
     def __init__(self, policy: ScalingPolicy) -> None:
         self._policy = policy
         self._history = History.seeded(policy.min_replicas, now=START)
+        self._replicas = policy.min_replicas
 
     def decide(self, seen: Seen) -> int:
         """Return what the operator would decide."""
+        now = START + timedelta(seconds=seen.now_s)
+        if seen.replicas != self._replicas:
+            self._history = self._history.scaled(seen.replicas - self._replicas, now=now)
+            self._replicas = seen.replicas
         if seen.now_s % self._policy.polling_interval_seconds:
             return seen.replicas
-        now = START + timedelta(seconds=seen.now_s)
         demand = Demand(seen.replicas, seen.slots, seen.waiting, seen.running, seen.oldest_s, seen.run_s)
         decision = desired_replicas(self._policy, demand, self._history, now=now)
         self._history = decision.history
-        if decision.desired != seen.replicas:
-            self._history = self._history.scaled(decision.desired - seen.replicas, now=now)
         return decision.desired
 
 
 class Hpa:
     """An HPA with its defaults on the number of waiting tasks; it never goes below one."""
 
-    name, spares_busy = "hpa", False
+    name, drains = "hpa", False
 
     def __init__(self, policy: ScalingPolicy) -> None:
         self._policy = policy
@@ -138,7 +146,7 @@ class Hpa:
 class Keda:
     """KEDA's redis-list scaler with its defaults: it wakes the first replica, an HPA makes the others."""
 
-    name, spares_busy = "keda", False
+    name, drains = "keda", False
 
     def __init__(self, policy: ScalingPolicy) -> None:
         self._policy = policy
@@ -146,28 +154,34 @@ class Keda:
         self._active_s = 0
 
     def decide(self, seen: Seen) -> int:
-        """Return 0 after the cooldown without waiting tasks, whatever still runs."""
+        """Return 0 after the cooldown without waiting tasks, whatever still runs, if the minimum is 0."""
         if seen.now_s % KEDA_POLL_S == 0:
             if seen.waiting > 0:
                 self._active_s = seen.now_s
                 if seen.replicas == 0:
                     return 1
-            elif seen.now_s - self._active_s >= KEDA_COOLDOWN_S:
-                return self._policy.min_replicas
+            elif self._policy.min_replicas == 0 and seen.now_s - self._active_s >= KEDA_COOLDOWN_S:
+                return 0
         return self._hpa.decide(seen) if seen.replicas > 0 else 0
 
 
 SCALERS: dict[str, Callable[[ScalingPolicy], Scaler]] = {"taskflow": TaskFlow, "keda": Keda, "hpa": Hpa}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Pod:
     ready_s: float
-    tasks: list[tuple[float, Arrival]] = field(default_factory=list)
+    idle_since_s: float
+    turn: int = 0
+    drained: bool = False
+    tasks: list[tuple[float, Arrival]] = field(default_factory=list)  # with their ends
+
+    def running(self, at_s: float) -> int:
+        return sum(end_s > at_s for end_s, _ in self.tasks)
 
 
 class _Pool:
-    """The pods and the queue."""
+    """The pods and the queue. Scalers look in the middle of a second."""
 
     def __init__(self, slots: int, start_s: float) -> None:
         self.slots, self.start_s = slots, start_s
@@ -176,34 +190,67 @@ class _Pool:
         self.waits: list[float] = []
         self.runs: deque[float] = deque(maxlen=500)
         self.killed = 0
+        self._turns = 0
 
     def step(self, now_s: int) -> None:
-        """End what is over, start what can start."""
+        """Play a second: end what is over, start what can start, take away what was drained before it."""
         for pod in self.pods:
             while pod.tasks and pod.tasks[0][0] <= now_s:
-                self.runs.append(heapq.heappop(pod.tasks)[1].run_s)
-            while self.waiting and pod.ready_s <= now_s and len(pod.tasks) < self.slots:
+                self._end_first(pod)
+        ready = (pod for pod in self.pods if pod.ready_s <= now_s)
+        takers = deque(sorted(ready, key=lambda pod: pod.turn))  # who has waited for a task longest gets the next
+        while self.waiting and takers:
+            pod = takers.popleft()
+            at_s = self._free_at(pod, now_s)
+            if at_s is not None:
                 task = self.waiting.popleft()
-                self.waits.append(now_s - task.at_s)
-                heapq.heappush(pod.tasks, (now_s + task.run_s, task))
+                self.waits.append(at_s - task.at_s)
+                heapq.heappush(pod.tasks, (at_s + task.run_s, task))
+                self._turns += 1
+                pod.turn = self._turns
+                takers.append(pod)
+        self._delete(sum(pod.drained for pod in self.pods), now_s)
 
-    def resize(self, wanted: int, now_s: int, *, spares_busy: bool) -> None:
-        """Start pods, or take some away: idle ones only, or the youngest with all that it runs."""
+    def _free_at(self, pod: _Pod, now_s: int) -> float | None:
+        """Return when within this second the pod takes a task: now, or when its first slot gets free."""
+        if pod.drained:
+            return None
+        if len(pod.tasks) < self.slots:
+            return now_s
+        return self._end_first(pod) if pod.tasks[0][0] < now_s + 1 else None
+
+    def _end_first(self, pod: _Pod) -> float:
+        end_s, task = heapq.heappop(pod.tasks)
+        self.runs.append(task.run_s)
+        pod.idle_since_s = end_s
+        return end_s
+
+    def resize(self, wanted: int, now_s: int, *, drains: bool) -> None:
+        """Start pods, or drain as many idle ones as there are too many, or delete as many whatever they run."""
         while len(self.pods) < wanted:
-            self.pods.append(_Pod(now_s + self.start_s))
-        for pod in [pod for pod in reversed(self.pods) if not (spares_busy and pod.tasks)]:
-            if len(self.pods) <= wanted:
-                return
+            self.pods.append(_Pod(now_s + self.start_s, now_s))
+        surplus = len(self.pods) - wanted
+        if not drains:
+            self._delete(surplus, now_s + 0.5)
+            return
+        idle = sorted((pod for pod in self.pods if not pod.running(now_s + 0.5)), key=lambda pod: pod.idle_since_s)
+        for pod in idle[:surplus]:
+            pod.drained = True
+
+    def _delete(self, count: int, at_s: float) -> None:
+        """Delete so many as their ReplicaSet would: drained ones first, they are marked, then the youngest."""
+        order = [pod for pod in self.pods if pod.drained] + [pod for pod in reversed(self.pods) if not pod.drained]
+        for pod in order[:count]:
             self.pods.remove(pod)
-            self.killed += len(pod.tasks)
-            self.waiting.extendleft(task for _, task in pod.tasks)
+            self.killed += pod.running(at_s)
+            self.waiting.extendleft(task for end_s, task in pod.tasks if end_s > at_s)
 
     def seen(self, now_s: int) -> Seen:
         """Return what a scaler sees."""
         runs = sorted(self.runs)
         median = runs[len(runs) // 2] if len(runs) >= 20 else None
         oldest_s = now_s - self.waiting[0].at_s if self.waiting else 0.0
-        running = sum(len(pod.tasks) for pod in self.pods)
+        running = sum(pod.running(now_s + 0.5) for pod in self.pods)
         return Seen(now_s, len(self.pods), self.slots, len(self.waiting), running, oldest_s, median)
 
 
@@ -212,7 +259,7 @@ def simulate(
 ) -> Outcome:
     """Run the load through a pool that the scaler sizes; `slots` are those of a pod, which takes `start_s` to start."""
     pool = _Pool(slots, start_s)
-    pool.resize(policy.min_replicas, -math.ceil(start_s), spares_busy=True)
+    pool.resize(policy.min_replicas, -math.ceil(start_s), drains=True)
     coming = deque(sorted(arrivals))
     points: list[Point] = []
     pod_seconds = changes = over_s = 0
@@ -221,14 +268,14 @@ def simulate(
         while coming and coming[0].at_s <= now_s:
             pool.waiting.append(coming.popleft())
         pool.step(now_s)
-        seen = pool.seen(now_s)
+        seen, before = pool.seen(now_s), seen
+        changes += seen.replicas != before.replicas
         points.append(Point(now_s, seen.waiting, seen.oldest_s, seen.replicas))
         pod_seconds += seen.replicas
         over_s = 0 if coming or seen.waiting or seen.running else over_s + 1
         if over_s > TAIL_S:
             break
-        pool.resize(scaler.decide(seen), now_s, spares_busy=scaler.spares_busy)
-        changes += len(pool.pods) != seen.replicas
+        pool.resize(scaler.decide(seen), now_s, drains=scaler.drains)
     waits = sorted(pool.waits)
     p50, p95 = (_quantile(waits, share) for share in (0.5, 0.95))
     return Outcome(

@@ -164,6 +164,7 @@ def _pool(observed: Observed, name: str, report: PoolReport | None, before: Stat
         idle=report.idle if report else known.idle,
         draining=report.draining if report else known.draining,
         desired=report.decision.desired if report else known.desired,
+        reason=report.decision.words if report else known.reason,
         selector=selector_text(selector(cluster, "worker", name)),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from taskflow_core.clock import utc_now
+from taskflow_core.scaling import Reason
 from taskflow_operator.kinds import CLUSTER, EVENT, Body
 from taskflow_operator.names import MANAGER
 from taskflow_operator.spec import DEFAULT_POOL
@@ -11,7 +12,16 @@ from taskflow_operator.status import Condition, ConditionType, Status
 MAX_MESSAGE = 1000
 # Conditions that are bad news when they are true, and those that are when they are false.
 ALARMING: dict[ConditionType, str] = {"Degraded": "True", "BrokerReachable": "False", "ScalingActive": "False"}
-TOLD: tuple[ConditionType, ...] = ("Ready", "Degraded", "Progressing", "BrokerReachable", "Suspended", "Paused")
+TOLD: tuple[ConditionType, ...] = (
+    "Ready",
+    "Degraded",
+    "Progressing",
+    "BrokerReachable",
+    "ScalingActive",
+    "Suspended",
+    "Paused",
+)
+AS_ASKED = frozenset({Reason.FIXED, Reason.SUSPENDED})
 
 
 def news(cluster: Body, before: Status, after: Status, said: Mapping[str, Sequence[str]]) -> Iterator[Body]:
@@ -20,7 +30,7 @@ def news(cluster: Body, before: Status, after: Status, said: Mapping[str, Sequen
         old, new = before.condition(kind), after.condition(kind)
         if new is None or not _turned(old, new):
             continue
-        warning = ALARMING.get(kind) == new.status
+        warning = ALARMING.get(kind) == new.status and new.reason not in AS_ASKED
         text = f"{kind} is {new.status}: {new.message or new.reason}"
         yield _event(cluster, "Warning" if warning else "Normal", new.reason, text)
     for pool, sentences in said.items():

@@ -61,8 +61,10 @@ def _of_deployments(observed: Observed) -> Iterator[Problem]:
         conditions = {item["type"]: item for item in body.get("status", {}).get("conditions", [])}
         failure, progress = conditions.get("ReplicaFailure", {}), conditions.get("Progressing", {})
         if failure.get("status") == "True":
-            reason = "QuotaExceeded" if "quota" in failure.get("message", "") else "PodsRefused"
-            yield Problem(reason, f"{key} cannot make its pods: {_cut(failure.get('message', ''))}")
+            said = _cut(failure.get("message", ""))
+            over = "quota" in said
+            hint = "raise the quota, or ask for less" if over else "see to the policy that refuses them"
+            yield Problem("QuotaExceeded" if over else "PodsRefused", f"{key} cannot make its pods, {hint}: {said}")
         elif progress.get("reason") == "ProgressDeadlineExceeded":
             yield Problem("RolloutStuck", f"{key} does not get ready: {_cut(progress.get('message', ''))}")
 

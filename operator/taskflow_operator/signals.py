@@ -26,6 +26,7 @@ from taskflow_core.lanes import lanes_of, queue_of
 from taskflow_core.queue import QUEUE_KEY, parse_job_id
 
 TIMEOUT_S = 2.0
+CHECK = ": check that it runs and that the address behind spec.redis.urlSecretRef can be reached from the operator"
 MIN_RUNS = 20  # fewer say too little about the median
 
 
@@ -134,10 +135,10 @@ class Signals:
             async with asyncio.timeout(TIMEOUT_S):
                 return list(await pipe.execute())
         except TimeoutError:
-            raise Unreadable("RedisTimeout", f"Redis did not answer within {TIMEOUT_S:.0f} s") from None
+            raise Unreadable("RedisTimeout", f"Redis did not answer within {TIMEOUT_S:.0f} s{CHECK}") from None
         except (RedisError, OSError) as error:
-            words = str(error) or type(error).__name__
-            raise Unreadable("RedisUnreachable", f"Redis cannot be read: {words}") from error
+            words = str(error).rstrip(".") or type(error).__name__
+            raise Unreadable("RedisUnreachable", f"Redis cannot be read: {words}{CHECK}") from error
 
 
 def _age_s(raw: bytes | None, now: datetime) -> float:

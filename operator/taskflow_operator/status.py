@@ -41,7 +41,7 @@ class ProcessStatus(Part):
 
 
 class PoolStatus(Part):
-    """How a pool of workers stands: pods that exist and are ready, slots and pods at work, pods wanted."""
+    """How a pool of workers stands: pods that exist and are ready, pods at work, pods wanted and why, in words."""
 
     name: Annotated[str, Field(max_length=63)] = ""
     replicas: Count = 0
@@ -50,6 +50,7 @@ class PoolStatus(Part):
     idle: Count = 0
     draining: Count = 0
     desired: Count = 0
+    reason: Message = ""
     selector: Annotated[str, Field(max_length=512)] = ""
 
 

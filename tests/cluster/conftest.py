@@ -15,10 +15,10 @@ from taskflow_operator.cluster import KubernetesApi
 from waiting import eventually
 
 FILES = Path(__file__).parents[2] / "charts" / "taskflow" / "files"
-GROUP, OPERATOR, NEXT_OPERATOR = "operators", "operator", "operator-2"
+GROUP, OPERATOR, NEXT_OPERATOR, CONFINED = "operators", "operator", "operator-2", "confined"
 
 
-USERS = {"admin": "system:masters", OPERATOR: GROUP, NEXT_OPERATOR: GROUP}
+USERS = {"admin": "system:masters", OPERATOR: GROUP, NEXT_OPERATOR: GROUP, CONFINED: "nobody"}
 
 
 @pytest.fixture(scope="session")

@@ -72,16 +72,16 @@ async def test_what_is_wrong_with_one_cluster_is_said_there_and_holds_up_no_othe
         await until(all_deployed, 60)
         have_pods_fail(cluster)
         said = {
-            "no-secret": ("Degraded", "True", "SecretMissing"),
-            "no-redis": ("BrokerReachable", "False", "RedisUnreachable"),
-            "taken": ("Degraded", "True", "NameTaken"),
-            "no-image": ("Degraded", "True", "ImagePullFailed"),
-            "quota": ("Degraded", "True", "QuotaExceeded"),
-            "no-database": ("Degraded", "True", "ApiNotReady"),
+            "no-secret": ("Degraded", "True", "SecretMissing", "make it with the key jwt-secret"),
+            "no-redis": ("BrokerReachable", "False", "RedisUnreachable", "check that it runs and that the address"),
+            "taken": ("Degraded", "True", "NameTaken", "rename it, or this cluster"),
+            "no-image": ("Degraded", "True", "ImagePullFailed", "check spec.image"),
+            "quota": ("Degraded", "True", "QuotaExceeded", "raise the quota"),
+            "no-database": ("Degraded", "True", "ApiNotReady", "check that PostgreSQL at spec.database can be reached"),
         }
-        for name, (kind, truth, reason) in said.items():
+        for name, (kind, truth, reason, words) in said.items():
             await until(lambda: cluster.is_so(kind, truth, reason, name))  # noqa: B023 - awaited before the next one
-            assert cluster.condition(kind, name)["message"]
+            assert words in cluster.condition(kind, name)["message"]
         sharing = ("taken", "no-image", "quota", "no-database")
         await until(
             lambda: sum(cluster.is_so("BrokerReachable", "False", "RedisShared", name) for name in sharing) == 3

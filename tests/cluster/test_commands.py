@@ -15,6 +15,7 @@ STATUS: dict[str, Any] = {
     "phase": "Degraded",
     "api": {"replicas": 2, "readyReplicas": 1},
     "workers": {"name": "default", "replicas": 3, "readyReplicas": 3, "desired": 4, "busy": 2, "idle": 1},
+    "pools": [{"name": "slow", "desired": 2, "reason": "1 -> 2: waiting 9, running 0"}],
     "conditions": [
         {
             "type": "Degraded",
@@ -57,6 +58,7 @@ def test_explain_says_what_is_wrong_and_what_was_decided(shop: Cluster, capsys: 
     text = run(capsys, "explain", "shop", "-n", shop.namespace)
     assert "Secret jwt does not exist" in text
     assert "Last decision: 3 -> 4: waiting 12" in text
+    assert "Last decision about the pool slow: 1 -> 2: waiting 9, running 0" in text
     shop.patch(CLUSTER, "shop", {"spec": {"suspend": True}})
     assert "has not looked at the newest spec" in run(capsys, "explain", "shop", "-n", shop.namespace)
 

@@ -57,6 +57,7 @@ class Stage:
     def __init__(self, server: ApiServer, cluster: Cluster, crew: Crew, first: Child, second: Child) -> None:
         self.server, self.cluster, self.crew = server, cluster, crew
         self.first, self.second = first, second
+        self.began = datetime.now(UTC)
         self.stopped = datetime.max.replace(tzinfo=UTC)
 
     def stop_first(self) -> None:
@@ -75,6 +76,14 @@ class Stage:
         """Return the pods that are marked to be deleted first."""
         found = {pod["metadata"]["name"]: pod["metadata"].get("annotations", {}) for pod in self.cluster.all_of(POD)}
         return {name for name, annotations in found.items() if DELETION_COST in annotations}
+
+    def writes(self, user: str, since: datetime) -> list[str]:
+        """Return what an operator's user asked the API server to change since then, by its audit log."""
+        return [
+            entry["requestURI"]
+            for entry in self.server.audited(user)
+            if entry["verb"] in WRITES and datetime.fromisoformat(entry["requestReceivedTimestamp"]) > since
+        ]
 
     async def between_the_phases(self) -> set[str]:
         """Let the load ask for one worker, while nobody answers a bell; return the victims once their flags are up."""
@@ -142,6 +151,7 @@ async def test_7_flags_of_a_leader_killed_between_the_phases_are_taken_back_and_
     victims = await stage.between_the_phases()
     stage.first.kill(signal.SIGKILL)
     killed = datetime.now(UTC)
+    assert stage.writes(NEXT_OPERATOR, stage.began) == [], "who waits for the lease changes nothing"
     stage.first.process.wait(timeout=10)
     crew.wake(*victims)
     await brought_about(lambda: all(crew.workers[name].flag.raised for name in victims))
@@ -187,7 +197,7 @@ async def test_7_a_leader_that_stood_still_before_its_last_write_writes_nothing_
     woken = datetime.now(UTC)
     assert await asyncio.to_thread(stage.first.process.wait, 30) == 1, stage.first.log.read_text()
     left = datetime.now(UTC)
-    written = [entry["requestURI"] for entry in stage.server.audited(OPERATOR) if _wrote(entry, woken)]
+    written = stage.writes(OPERATOR, woken)
     assert written == []
     assert await asyncio.to_thread(stage.pool) == (generation, len(NAMES))
     assert await asyncio.to_thread(stage.marked) == set()
@@ -204,7 +214,3 @@ async def test_7_a_leader_that_stood_still_before_its_last_write_writes_nothing_
 
 def seconds(since: datetime, until: datetime) -> str:
     return f"{(until - since).total_seconds():.1f}"
-
-
-def _wrote(entry: dict[str, Any], since: datetime) -> bool:
-    return entry["verb"] in WRITES and datetime.fromisoformat(entry["requestReceivedTimestamp"]) > since

@@ -227,6 +227,18 @@ def test_only_what_turned_is_news() -> None:
     assert list(news(cluster, second, second, {})) == []
 
 
+@pytest.mark.parametrize(
+    ("reason", "kind"), [(Reason.VANISHED, "Warning"), (Reason.FALLBACK, "Warning"), (Reason.FIXED, "Normal")]
+)
+def test_scaling_that_ends_is_news_and_a_warning_unless_it_was_asked_for(reason: Reason, kind: str) -> None:
+    world = running_world()
+    cluster = {"metadata": {"name": "shop", "namespace": "team", "uid": "1"}}
+    first = status(world, default=report())
+    second = status(world, first, default=report(scaling_active=Flag(False, reason, "stays at 2: in words")))
+    told = [(event["type"], event["reason"], event["message"]) for event in news(cluster, first, second, {})]
+    assert told == [(kind, reason, "ScalingActive is False: stays at 2: in words")]
+
+
 def test_the_status_is_what_the_definition_allows() -> None:
     written = status(running_world(), default=report()).model_dump(mode="json", by_alias=True, exclude_none=True)
     assert Status.model_validate(written) == status(running_world(), default=report())
