@@ -72,12 +72,10 @@ TAGS_FORMAT, TAGGED = "entity-tags", ("If-Match", "If-None-Match")
 
 def document() -> dict[str, Any]:
     made: dict[str, Any] = json.loads(render())
-    parameters = [
-        found for path in made["paths"].values() for spec in path.values() for found in spec.get("parameters", [])
-    ]
-    for parameter in parameters:
-        if parameter["name"] in TAGGED:
-            parameter["schema"]["format"] = TAGS_FORMAT
+    for operation in operations(made):
+        for parameter in operation.spec.get("parameters", []):
+            if parameter["name"] in TAGGED:
+                parameter["schema"]["format"] = TAGS_FORMAT
     return made
 
 
