@@ -10,42 +10,88 @@ import json
 import sys
 import time
 from collections import Counter
-from itertools import count
-from typing import Any
+from collections.abc import Sequence
+from itertools import count, cycle, islice
+from typing import Any, cast
 
 WARM_UP_S = 0.5
+STALLED_S = 30.0
+END = b"\r\n\r\n"
+
+
+class Tally:
+    """What all connections together sent and got between two moments."""
+
+    def __init__(self, seconds: float) -> None:
+        self.numbers = count(time.time_ns())
+        self.begins = time.perf_counter() + WARM_UP_S
+        self.ends = self.begins + seconds
+        self.spent: list[float] = []
+        self.statuses: Counter[bytes] = Counter()
+
+    def answered(self, status: bytes, sent: float, now: float) -> None:
+        """Count an answer whose whole time lies between the two."""
+        if self.begins < sent and now < self.ends:
+            self.spent.append(now - sent)
+            self.statuses[status] += 1
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request, reads its answer, sends the next."""
+
+    def __init__(self, templates: Sequence[bytes], place: int, tally: Tally) -> None:
+        self.closed = asyncio.get_running_loop().create_future()
+        self._templates = islice(cycle(templates), place % len(templates), None)
+        self._tally = tally
+        self._got = b""
+        self._sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the first request."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._next()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on when the answer is whole."""
+        self._got = self._got + data if self._got else data
+        if not _is_whole(self._got):
+            return
+        now = time.perf_counter()
+        self._tally.answered(self._got[9:12], self._sent, now)
+        self._got = b""
+        if now < self._tally.ends:
+            self._next()
+        else:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Say whether the server hung up in the middle."""
+        if time.perf_counter() < self._tally.ends:
+            self.closed.set_exception(exc or ConnectionError("the server hung up"))
+        elif not self.closed.done():
+            self.closed.set_result(None)
+
+    def _next(self) -> None:
+        request = next(self._templates)
+        self._sent = time.perf_counter()
+        self._transport.write(request.replace(b"{n}", b"%d" % next(self._tally.numbers)))
 
 
 async def drive(plan: dict[str, Any]) -> dict[str, Any]:
     """Return how many requests were answered a second, the latencies in milliseconds, and the answers' statuses."""
     templates = [_template(plan, *request) for request in plan["requests"]]
-    numbers = count(time.time_ns())
-    spent: list[float] = []
-    statuses: Counter[str] = Counter()
-    begins = time.perf_counter() + WARM_UP_S
-    ends = begins + plan["seconds"]
-
-    async def connection(place: int) -> None:
-        reader, writer = await asyncio.open_connection(plan["host"], plan["port"])
-        turn = place
-        while (sent := time.perf_counter()) < ends:
-            template = templates[turn % len(templates)]
-            turn += 1
-            writer.write(template.replace(b"{n}", b"%d" % next(numbers)))
-            status = await _answer(reader)
-            now = time.perf_counter()
-            if begins < sent and now < ends:
-                spent.append(now - sent)
-                statuses[status] += 1
-        writer.close()
-
-    await asyncio.gather(*(connection(place) for place in range(plan["connections"])))
-    spent.sort()
+    loop, tally = asyncio.get_running_loop(), Tally(plan["seconds"])
+    connections = [Connection(templates, place, tally) for place in range(plan["connections"])]
+    async with asyncio.timeout(WARM_UP_S + plan["seconds"] + STALLED_S):
+        for connection in connections:
+            await loop.create_connection(lambda ready=connection: ready, plan["host"], plan["port"])
+        await asyncio.gather(*(connection.closed for connection in connections))
+    spent = sorted(tally.spent)
     return {
         "rate": len(spent) / plan["seconds"],
         "p50": _at(spent, 0.5),
         "p99": _at(spent, 0.99),
-        "statuses": dict(statuses),
+        "statuses": {status.decode(): times for status, times in tally.statuses.items()},
     }
 
 
@@ -59,17 +105,15 @@ def _template(plan: dict[str, Any], method: str, path: str, headers: dict[str, s
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
-async def _answer(reader: asyncio.StreamReader) -> str:
-    head = await reader.readuntil(b"\r\n\r\n")
-    lower = head.lower()
+def _is_whole(answer: bytes) -> bool:
+    head = answer.find(END)
+    if head < 0:
+        return False
+    lower = answer[: head + 2].lower()
     at = lower.find(b"content-length:")
     if at >= 0:
-        await reader.readexactly(int(lower[at + 15 : lower.index(b"\r", at)]))
-    elif b"transfer-encoding: chunked" in lower:
-        while (size := int(await reader.readline(), 16)) > 0:
-            await reader.readexactly(size + 2)
-        await reader.readline()
-    return head[9:12].decode()
+        return len(answer) >= head + len(END) + int(lower[at + 15 : lower.index(b"\r", at)])
+    return b"transfer-encoding: chunked" not in lower or answer.endswith(b"0" + END)
 
 
 def _at(ordered: list[float], part: float) -> float:

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from taskflow_core.beacons import BELL_KEY, DRAIN_KEY
 from taskflow_core.scaling_policy import ScalingPolicy
-from taskflow_operator.scaler import PodView, PoolView, Stale
+from taskflow_operator.scaler import PoolView, Stale
+from taskflow_operator.victims import PodView
 from taskflow_worker.beacon import BeaconLight, DrainFlag
 from taskflow_worker.inbox import Inbox
 from taskflow_worker.keeper import Identity

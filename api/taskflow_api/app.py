@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route, Router
 
-from taskflow_api.body import BodyLimit
+from taskflow_api.body import BodyBounds, BodyLimit
 from taskflow_api.dependencies import Resources
 from taskflow_api.direct import Api, ShortWay
 from taskflow_api.feed import Feed
@@ -54,6 +53,7 @@ from taskflow_core.keyring import Keyring
 from taskflow_core.measures import DISTRIBUTION
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.quotas import OpenTasks
 from taskflow_core.reading import Reading
 from taskflow_core.settings import ApiSettings
 from taskflow_core.sharing import Shared
@@ -98,16 +98,12 @@ def create_app(settings: ApiSettings, *, registry: Registry) -> FastAPI:
     app.openapi = partial(describe_api, app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     for kind in (TaskFlowError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer)
-    bodies: dict[str, Any] = {
-        "max_bytes": settings.max_body_bytes,
-        "larger": {creation.BATCH_PATH: settings.max_batch_bytes},
-        "timeout_s": settings.body_timeout_s,
-    }
-    app.add_middleware(BodyLimit, **bodies)
+    larger = {creation.BATCH_PATH: settings.max_batch_bytes}
+    bounds = BodyBounds(settings.max_body_bytes, larger, settings.body_timeout_s)
+    app.add_middleware(BodyLimit, bounds=bounds)
     app.add_middleware(RequestTrail, metrics=metrics)
     busy = [*creation.router.routes, *reading.router.routes]
-    app.short_way = ShortWay(busy)
-    app.around = RequestTrail(BodyLimit(app.short_way, **bodies), metrics=metrics)
+    app.short_way = ShortWay(busy, bounds=bounds, metrics=metrics)
     app.router.routes.extend(busy)  # documented, and known when the method is wrong
     for module in ROUTES:
         app.include_router(module.router)
@@ -132,6 +128,7 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
     sessions = create_sessions(engine)
     redis = connect_redis(settings)
     queue = DeliveryQueue(redis, deferred=metrics.deferred)
+    open_tasks = OpenTasks(limit=settings.max_pending_tasks)
     feed = Feed(settings)
     metrics.watch(engine=engine, streams=lambda: feed.open_streams, waits=lambda: feed.open_waits)
     keyring = _keyring(settings)
@@ -144,7 +141,8 @@ def _open(settings: ApiSettings, registry: Registry, metrics: Metrics) -> Resour
         sessions=sessions,
         redis=redis,
         queue=queue,
-        intake=Intake(settings, queue, max_pending=settings.max_pending_tasks),
+        open_tasks=open_tasks,
+        intake=Intake(settings, queue, open_tasks),
         reading=Reading(settings),
         pages=Shared(),
         registry=registry,

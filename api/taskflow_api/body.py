@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -13,10 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from taskflow_api.heads import header
 from taskflow_core.errors import BadJson, FieldProblem, Invalid, TooLarge, WrongMediaType
 from taskflow_core.validation import invalid
 
 MAX_DEPTH = 64
+PLAIN_JSON = "application/json"
 JSON_TYPE = re.compile(r"application/(?:[a-z0-9.-]+\+)?json(?:\s*;.*)?", re.IGNORECASE)
 LONG_INTEGER = re.compile(rb"[0-9]{19}")
 MAX_DIGITS = 20
@@ -30,31 +33,46 @@ ARRIVED = "body_arrived"
 M = TypeVar("M", bound=BaseModel)
 
 
-class BodyLimit:
-    """ASGI middleware: at most `max_bytes` of body, counted while they arrive, within `timeout_s` in all.
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """At most `max_bytes` of body, counted while they arrive, within `timeout_s` in all.
 
     `larger` has the bounds of paths that take more.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, larger: Mapping[str, int], timeout_s: float) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._larger = larger
-        self._timeout_s = timeout_s
+    max_bytes: int
+    larger: Mapping[str, int]
+    timeout_s: float
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with a `receive` that counts."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        max_bytes = self._larger.get(scope["path"], self._max_bytes)
+    def keep(self, scope: Scope, receive: Receive) -> Receive:
+        """Return a `receive` that counts.
+
+        Raises:
+            TooLarge: the request says that its body is larger.
+            WrongMediaType: the body is encoded.
+        """
+        max_bytes = self.larger.get(scope["path"], self.max_bytes)
         for name, value in scope["headers"]:
             if name == b"content-encoding" and value.lower() != b"identity":
                 raise WrongMediaType("send the body as it is: no Content-Encoding is read here")
             if name == b"content-length" and value.isdigit() and int(value) > max_bytes:
                 raise _too_large(max_bytes)
         counted = _whole if scope.get("state", {}).get(ARRIVED) else _counting
-        await self._app(scope, counted(receive, max_bytes, self._timeout_s), send)
+        return counted(receive, max_bytes, self.timeout_s)
+
+
+class BodyLimit:
+    """ASGI middleware that keeps bodies within their bounds."""
+
+    def __init__(self, app: ASGIApp, *, bounds: BodyBounds) -> None:
+        self._app = app
+        self._bounds = bounds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with a `receive` that counts."""
+        if scope["type"] == "http":
+            receive = self._bounds.keep(scope, receive)
+        await self._app(scope, receive, send)
 
 
 def _whole(receive: Receive, max_bytes: int, _timeout_s: float) -> Receive:
@@ -108,7 +126,8 @@ async def read(request: Request, model: type[M], *, optional: bool = False) -> M
     body = await _bytes_of(request)
     if optional and not body:
         return model()
-    if JSON_TYPE.fullmatch(request.headers.get("content-type", "")) is None:
+    kind = header(request.scope, b"content-type")
+    if kind != PLAIN_JSON and JSON_TYPE.fullmatch(kind) is None:
         raise WrongMediaType("send JSON, with the header Content-Type: application/json")
     value = parse(body)
     try:
@@ -127,7 +146,7 @@ async def _bytes_of(request: Request) -> bytes:
             raise ClientDisconnect
         chunks.append(message.get("body", b""))
         more = message.get("more_body", False)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def parse(body: bytes) -> Any:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from starlette.requests import Request
 
 from taskflow_api.feed import Feed
+from taskflow_api.heads import header
 from taskflow_api.limiter import RequestLimiter
 from taskflow_api.metrics import Metrics
 from taskflow_api.recent import Recent
@@ -25,6 +26,7 @@ from taskflow_core.keyring import Keyring
 from taskflow_core.models.users import Role
 from taskflow_core.passwords import Passwords
 from taskflow_core.queue import DeliveryQueue
+from taskflow_core.quotas import OpenTasks
 from taskflow_core.reading import Reading
 from taskflow_core.security_events import Origin
 from taskflow_core.settings import ApiSettings
@@ -41,6 +43,7 @@ class Resources:
     sessions: Sessions
     redis: "Redis"
     queue: DeliveryQueue
+    open_tasks: OpenTasks
     intake: Intake
     reading: Reading
     pages: Shared[bytes]
@@ -90,13 +93,14 @@ async def identify(request: Request, opened: Resources) -> Identity:
         Forbidden: it is an API key that may not do this.
         RateLimited: they have sent too many requests.
     """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = header(request.scope, b"authorization").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthenticated("send an access token or an API key: Authorization: Bearer <token>")
     identity = await opened.admission.identify(token, method=request.method, path=request.scope["path"])
-    request.state.user_id = str(identity.actor.user_id)
-    await opened.limiter.enter(request, identity.actor.user_id)
-    request.state.identity = identity
+    state = request.scope["state"]
+    state["user_id"] = str(identity.actor.user_id)
+    await opened.limiter.enter(state, identity.actor.user_id)
+    state["identity"] = identity
     return identity
 
 

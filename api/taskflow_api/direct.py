@@ -5,17 +5,19 @@ These cost more than all the rest of a busy request. The endpoint takes the requ
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, request_response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from taskflow_api.body import BodyBounds
+from taskflow_api.metrics import Metrics
 from taskflow_api.openapi import operation_id
-from taskflow_api.trail import finish
+from taskflow_api.trail import CLIENT_LEFT, Visit, begin, end, finish
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -32,9 +34,11 @@ class Direct(APIRoute):
 
 
 class ShortWay:
-    """Finds the busy route of a request and answers it; errors are left to whoever calls."""
+    """Finds the busy route of a request and answers it, with all that the middleware does for other routes."""
 
-    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+    def __init__(self, routes: Iterable[BaseRoute], *, bounds: BodyBounds, metrics: Metrics) -> None:
+        self._bounds = bounds
+        self._metrics = metrics
         self._exact: dict[tuple[str, str], Direct] = {}
         self._patterns: list[Direct] = []
         for route in routes:
@@ -59,21 +63,37 @@ class ShortWay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose route was found."""
-        response = await scope["route"].answer(Request(scope, receive, send))
-        await response(scope, receive, send)
+        visit = begin(scope, self._metrics)
+        try:
+            response = await self._response(scope, receive, visit)
+            visit.status = response.status_code
+            head = {"type": "http.response.start", "status": visit.status, "headers": visit.head(response.raw_headers)}
+            await send(head)
+            await send({"type": "http.response.body", "body": response.body})
+        except ClientDisconnect:
+            visit.status = visit.status or CLIENT_LEFT
+        finally:
+            end(scope, visit, self._metrics)
+
+    async def _response(self, scope: Scope, receive: Receive, visit: Visit) -> Response:
+        try:
+            return await cast("Direct", scope["route"]).answer(Request(scope, self._bounds.keep(scope, receive)))
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # noqa: BLE001 - the last answer to whatever went wrong
+            return visit.problem(error)
 
 
 class Api(FastAPI):
-    """FastAPI with a way around it: `short_way` leads through `around`, its middleware, and past all else."""
+    """FastAPI with a way around it."""
 
     short_way: ShortWay
-    around: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer whatever uvicorn brings."""
         if scope["type"] == "http" and self.short_way.find(scope):
             scope["app"] = self
-            await self.around(scope, receive, send)
+            await self.short_way(scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
             await finish(scope, receive)

@@ -6,9 +6,11 @@ from typing import Annotated
 from fastapi import Depends, Header
 from starlette.requests import Request
 
+from taskflow_api.heads import headers
 from taskflow_core.errors import FieldProblem, Invalid
 from taskflow_core.idempotency import HEADER
 
+NAME = HEADER.lower().encode()
 MAX_LENGTH = 255
 VISIBLE_ASCII = re.compile(rf"[\x21-\x7e]{{1,{MAX_LENGTH}}}")
 REPLAYED = {"Idempotent-Replayed": "true"}
@@ -24,7 +26,7 @@ def key_of(request: Request) -> str | None:
     Raises:
         Invalid: the header is there twice, or is not 1 to 255 visible ASCII characters.
     """
-    keys = request.headers.getlist(HEADER)
+    keys = headers(request.scope, NAME)
     if not keys:
         return None
     if len(keys) > 1 or VISIBLE_ASCII.fullmatch(keys[0]) is None:

@@ -9,11 +9,11 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from starlette.requests import Request
 
 from taskflow_core.errors import RateLimited
 from taskflow_core.logs import get_logger
@@ -74,8 +74,8 @@ class RequestLimiter:
         self._away_until = 0.0
         self.policy = f'"{NAME}";q={per_minute};w={WINDOW_S}'
 
-    async def enter(self, request: Request, owner_id: UUID) -> None:
-        """Count a request, and leave what the answer's RateLimit headers say in its state.
+    async def enter(self, state: dict[str, Any], owner_id: UUID) -> None:
+        """Count a request, and leave what the answer's RateLimit headers say in the request's state.
 
         Raises:
             RateLimited: the owner has sent too many.
@@ -84,7 +84,7 @@ class RequestLimiter:
             return
         owner = self._owners.get(owner_id) or self._remember(owner_id)
         may = owner.spend(time.monotonic()) or await self._refill(owner, owner_id)
-        request.state.rate_limit = (self._standing(owner), self.policy)
+        state["rate_limit"] = (self._standing(owner), self.policy)
         if not may:
             wait_s = math.ceil(WINDOW_S / self._limit)
             raise RateLimited(f"at most {self._limit} requests a minute; slow down", retry_after_s=wait_s)

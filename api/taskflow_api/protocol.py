@@ -5,7 +5,6 @@ answer is cut off, and only so many may be connected at once. The body's bounds 
 """
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 from uuid import uuid4
@@ -18,7 +17,7 @@ from taskflow_api.problems import Problem
 
 MAX_HEAD_BYTES = 64 * 1024
 UNUSUAL = frozenset({b"connection", b"transfer-encoding"})
-FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+TEXT = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])  # what a line of a head may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +71,14 @@ class _Cycle(RequestResponseCycle):
         if self.response_started or self.disconnected or self.flow.write_paused or not self.keep_alive:
             return None
         headers = [*self.default_headers, *message.get("headers", ())]
-        length: int | None = None
-        parts = [STATUS_LINE[message["status"]]]
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)
-            elif name in UNUSUAL:
-                return None
-            parts += (name, b": ", value, b"\r\n")
-        head = b"".join(parts)
-        if length is None or FORBIDDEN.search(head) or not len(headers) + 1 == head.count(b"\n") == head.count(b"\r"):
+        named = dict(headers)
+        length = named.get(b"content-length")
+        if length is None or not UNUSUAL.isdisjoint(named):
             return None
-        self.chunked_encoding, self.expected_content_length = False, length
+        head = STATUS_LINE[message["status"]] + b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
+        if head.translate(None, TEXT) != b"\r\n" * (len(headers) + 1):
+            return None
+        self.chunked_encoding, self.expected_content_length = False, int(length)
         return head + b"\r\n"
 
 

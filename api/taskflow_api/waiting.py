@@ -7,6 +7,7 @@ from uuid import UUID
 from starlette.requests import Request
 
 from taskflow_api.dependencies import Resources
+from taskflow_api.heads import headers
 from taskflow_api.rendering import task_body
 from taskflow_core import tasks
 from taskflow_core.actors import Actor
@@ -22,7 +23,8 @@ DESCRIPTION = "`wait=N`: answer when the task has finished, or after N seconds, 
 
 def preferred_wait_s(request: Request) -> int:
     """Return for how many seconds the client wants to wait, at most MOST_S; 0 when it does not say or cannot."""
-    found = WAIT.search(",".join(request.headers.getlist("prefer")))
+    asked = headers(request.scope, b"prefer")
+    found = WAIT.search(",".join(asked)) if asked else None
     seconds = min(MOST_S, int(found[1])) if found else 0
     if seconds:
         request.state.held_open = True

@@ -1,9 +1,10 @@
 """The connection pool to PostgreSQL, and what its errors mean."""
 
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import psycopg
+from psycopg import AsyncConnection
 from psycopg.errors import LockNotAvailable, QueryCanceled
 from pydantic import SecretStr
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -73,6 +74,12 @@ def plain_url(url: SecretStr) -> str:
 def create_sessions(engine: AsyncEngine) -> Sessions:
     """Return a factory of sessions whose objects stay readable after a commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
+
+
+async def driver_of(session: AsyncSession) -> AsyncConnection[Any]:
+    """Return psycopg's connection of the session's transaction."""
+    connection = await (await session.connection()).get_raw_connection()
+    return cast("AsyncConnection[Any]", connection.driver_connection)
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ after a lost connection a look for the ids tells what was committed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
@@ -17,36 +18,44 @@ from taskflow_core.errors import DuplicateTask
 from taskflow_core.lifecycle import TaskStatus
 from taskflow_core.models.columns import Json
 
+COLUMNS: LiteralString = """id, owner_id, type, title, queue, lane, priority, payload, tags, max_attempts, timeout_s,
+    dedup_key, traceparent, schedule_id, fire_at, created_at"""
+VALUES: LiteralString = f"""{COLUMNS}, COALESCE(asked_at, clock_timestamp()),
+    CASE WHEN COALESCE(asked_at <= clock_timestamp(), true) THEN clock_timestamp() END"""
+ROWS: LiteralString = """json_to_recordset(%s::json) AS n(id uuid, owner_id uuid, type text, title text, queue text,
+    lane text, priority smallint, payload jsonb, tags text[], max_attempts integer, timeout_s integer, dedup_key text,
+    traceparent text, schedule_id uuid, fire_at timestamptz, created_at timestamptz, asked_at timestamptz"""
+EVENT: LiteralString = """event AS (
+  INSERT INTO task_events (task_id, owner_id, kind, attempt) SELECT id, owner_id, 'task.created', 0 FROM task
+)"""
+# Rows that ask for nothing that another row may hold: most of them, and they cost a fifth less this way.
+INSERT_PLAIN: LiteralString = f"""
+WITH task AS (
+  INSERT INTO tasks ({COLUMNS}, run_at, enqueued_at) SELECT {VALUES} FROM {ROWS})
+  RETURNING id, owner_id, run_at, enqueued_at, updated_at
+), {EVENT}
+SELECT id, run_at, enqueued_at, updated_at FROM task
+"""  # noqa: S608 - constants only
 # A key is free when no answer is kept under it and nobody else asks under it at this moment: its lock is never waited
 # for, so one hanging request does not hold up its neighbours. A key that was taken after the statement began makes it
 # fail as a whole (its own NOT NULL): the next try finds the answer.
-INSERT: LiteralString = """
+INSERT: LiteralString = f"""
 WITH new AS MATERIALIZED (
   SELECT n.*, h.request_hash AS known_hash, h.response AS known_response, CASE
       WHEN n.looks_only OR h.request_hash IS NOT NULL THEN false
       WHEN n.key IS NULL THEN true
       ELSE pg_try_advisory_xact_lock(hashtextextended(n.owner_id || ' ' || n.key, 0))
     END AS is_free
-  FROM json_to_recordset(%s::json) AS n(id uuid, owner_id uuid, type text, title text, queue text, lane text,
-    priority smallint, payload jsonb, tags text[], max_attempts integer, timeout_s integer, dedup_key text,
-    traceparent text, schedule_id uuid, fire_at timestamptz, created_at timestamptz, asked_at timestamptz,
-    looks_only boolean, key text, request_hash text, answer jsonb)
+  FROM {ROWS}, looks_only boolean, key text, request_hash text, answer jsonb)
   LEFT JOIN LATERAL (
     SELECT request_hash, response FROM idempotency_keys
     WHERE owner_id = n.owner_id AND key = n.key AND expires_at > clock_timestamp() LIMIT 1
   ) h ON true
 ), task AS (
-  INSERT INTO tasks (id, owner_id, type, title, queue, lane, priority, payload, tags, max_attempts, timeout_s,
-    dedup_key, traceparent, schedule_id, fire_at, created_at, run_at, enqueued_at)
-  SELECT id, owner_id, type, title, queue, lane, priority, payload, tags, max_attempts, timeout_s,
-    dedup_key, traceparent, schedule_id, fire_at, created_at, COALESCE(asked_at, clock_timestamp()),
-    CASE WHEN COALESCE(asked_at <= clock_timestamp(), true) THEN clock_timestamp() END
-  FROM new WHERE is_free
+  INSERT INTO tasks ({COLUMNS}, run_at, enqueued_at) SELECT {VALUES} FROM new WHERE is_free
   ON CONFLICT (owner_id, type, dedup_key) WHERE finished_at IS NULL AND dedup_key IS NOT NULL DO NOTHING
   RETURNING id, owner_id, run_at, enqueued_at, updated_at
-), event AS (
-  INSERT INTO task_events (task_id, owner_id, kind, attempt) SELECT id, owner_id, 'task.created', 0 FROM task
-), kept AS (
+), {EVENT}, kept AS (
   INSERT INTO idempotency_keys AS held (owner_id, key, request_hash, task_id, response, expires_at)
   SELECT new.owner_id, new.key, decode(new.request_hash, 'hex'), new.id, new.answer || jsonb_build_object(
       'run_at', task.run_at, 'updated_at', task.updated_at,
@@ -60,10 +69,10 @@ WITH new AS MATERIALIZED (
 )
 SELECT new.id, task.run_at, task.enqueued_at, task.updated_at, new.is_free, new.known_hash, new.known_response
 FROM new LEFT JOIN task USING (id)
-"""
+"""  # noqa: S608 - constants only
 # The rows of an insert whose connection broke before it was answered, as the insert would have told them.
 COMMITTED: LiteralString = """
-SELECT id, run_at, enqueued_at, updated_at, true, NULL::bytea, NULL::jsonb FROM tasks WHERE id = ANY(%s)
+SELECT id, run_at, enqueued_at, updated_at FROM tasks WHERE id = ANY(%s)
 """
 HOLDERS: LiteralString = """
 SELECT n.id, t.id AS holder
@@ -72,6 +81,7 @@ JOIN tasks t ON t.owner_id = n.owner_id AND t.type = n.type AND t.dedup_key = n.
 """
 
 OPTIONAL = ("dedup_key", "traceparent", "schedule_id", "fire_at", "asked_at")
+_optional = attrgetter(*OPTIONAL)
 
 
 @dataclass(slots=True)
@@ -138,9 +148,9 @@ class Written(NamedTuple):
     run_at: datetime | None
     enqueued_at: datetime | None
     updated_at: datetime | None
-    is_free: bool
-    known_hash: bytes | None
-    known_response: Json | None
+    is_free: bool = True
+    known_hash: bytes | None = None
+    known_response: Json | None = None
 
     def created(self, row: TaskRow) -> bool:
         """Put the database's times into the row, or return False when it was left out."""
@@ -150,8 +160,14 @@ class Written(NamedTuple):
         return True
 
 
+def statement(asked: Sequence[Asked]) -> LiteralString:
+    """Return the statement that inserts these rows, whose only parameter is `parameter(asked)`."""
+    plain = all(one.keyed is None and one.row.dedup_key is None and not one.looks_only for one in asked)
+    return INSERT_PLAIN if plain else INSERT
+
+
 def parameter(asked: Sequence[Asked]) -> str:
-    """Return the parameter of INSERT; rows with dedup keys in the order that all processes take them (no deadlocks)."""
+    """Return the rows as JSON; those with dedup keys in the order that all processes take them (no deadlocks)."""
     in_order = sorted(asked, key=_dedup_order) if any(one.row.dedup_key for one in asked) else asked
     return orjson.dumps([_fields(one) for one in in_order]).decode()
 
@@ -193,9 +209,8 @@ def _fields(asked: Asked) -> dict[str, Any]:
         "timeout_s": row.timeout_s,
         "created_at": row.created_at,
     }
-    for name in OPTIONAL:
-        if (value := getattr(row, name)) is not None:
-            fields[name] = value
+    if any(optional := _optional(row)):
+        fields |= {name: value for name, value in zip(OPTIONAL, optional, strict=True) if value is not None}
     if asked.looks_only:
         fields["looks_only"] = True
     if keyed is not None:

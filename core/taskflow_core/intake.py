@@ -18,7 +18,6 @@ from taskflow_core.idempotency import MAX_WAIT_MS, in_flight, replay
 from taskflow_core.inserts import (
     COMMITTED,
     HOLDERS,
-    INSERT,
     Asked,
     Keyed,
     TaskRow,
@@ -26,6 +25,7 @@ from taskflow_core.inserts import (
     duplicate,
     holders_of,
     parameter,
+    statement,
 )
 from taskflow_core.lanes import CROWD, lane_of
 from taskflow_core.links import Link
@@ -49,12 +49,12 @@ _Call: TypeAlias = Call[Asked, Accepted]
 
 
 class Intake:
-    """Takes tasks in. One for a process; `max_pending` is how many unfinished tasks an owner may have."""
+    """Takes tasks in. One for a process; `open_tasks` says how many unfinished tasks an owner may have."""
 
-    def __init__(self, settings: Settings, queue: DeliveryQueue, *, max_pending: int) -> None:
+    def __init__(self, settings: Settings, queue: DeliveryQueue, open_tasks: OpenTasks) -> None:
         links = [Link(settings, service="api-intake", planner=PLANNER) for _ in range(RUNNERS)]
         self._batches: Batches[Asked, Accepted] = Batches(self._run, links, timeout_s=settings.database_timeout_s)
-        self._open = OpenTasks(limit=max_pending)
+        self._open = open_tasks
         self._queue = queue
         self._deliveries: set[asyncio.Task[None]] = set()
 
@@ -190,7 +190,7 @@ async def _insert(link: Link, batch: Sequence[Asked]) -> list[Written]:
     """Insert the rows. After a broken connection nobody knows whether they were committed: a new one looks for them."""
     connection = await link.get()
     try:
-        return await _written(link, INSERT, parameter(batch))
+        return await _written(link, statement(batch), parameter(batch))
     except psycopg.OperationalError:
         if not connection.closed:
             raise
@@ -198,12 +198,12 @@ async def _insert(link: Link, batch: Sequence[Asked]) -> list[Written]:
     committed = await _written(link, COMMITTED, [asked.row.id for asked in batch])
     known = {outcome.id for outcome in committed}
     left = [asked for asked in batch if asked.row.id not in known]
-    return committed + (await _written(link, INSERT, parameter(left)) if left else [])
+    return committed + (await _written(link, statement(left), parameter(left)) if left else [])
 
 
-async def _written(link: Link, statement: LiteralString, parameter: str | list[UUID]) -> list[Written]:
-    cursor = await (await link.get()).execute(statement, [parameter])
-    return [Written._make(found) for found in await cursor.fetchall()]
+async def _written(link: Link, query: LiteralString, parameter: str | list[UUID]) -> list[Written]:
+    cursor = await (await link.get()).execute(query, [parameter])
+    return [Written(*found) for found in await cursor.fetchall()]
 
 
 def _replay(call: _Call, response: Json, *, kept_hash: bytes, keyed: Keyed) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from datetime import UTC, datetime
 from typing import Literal, TextIO
 
@@ -16,23 +17,13 @@ SECRET_FIELDS = frozenset({"authorization", "password", "token", "access_token",
 
 def configure_logs(*, level: str, style: Literal["json", "console"], service: str) -> None:
     """Send structlog's and the standard library's logs to standard output in one shape."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        _with_time,
-        structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
-        _with_service(service),
-        _hide_secrets,
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(serializer=lambda event, **_: orjson.dumps(event, default=str).decode())
-        if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-    )
+    stamp = _stamp(service)
     output = _own_stdout()
+    renderer: structlog.typing.Processor = (
+        _to_json if style == "json" else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+    )
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[stamp, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Lines(output),
         cache_logger_on_first_use=True,
@@ -40,7 +31,7 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
     handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
+            foreign_pre_chain=[stamp],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
@@ -49,12 +40,20 @@ def configure_logs(*, level: str, style: Literal["json", "console"], service: st
     root.setLevel(level.upper())
 
 
-class _Lines(structlog.WriteLogger):
-    """Writes rendered lines; like the standard library's handlers, no broken pipe or full disk stops the work."""
+_show_stack = structlog.processors.StackInfoRenderer()
+_show_exception = structlog.processors.format_exc_info
+
+
+class _Lines:
+    """Writes a rendered line; like the standard library's handlers, no broken pipe or full disk stops the work."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output.buffer
 
     def msg(self, message: str) -> None:
         with contextlib.suppress(OSError, ValueError):
-            super().msg(message)
+            self._output.write(message.encode("utf-8", "replace") + b"\n")
+            self._output.flush()
 
     debug = info = warning = error = critical = exception = msg
 
@@ -73,20 +72,28 @@ def get_logger(name: str) -> FilteringBoundLogger:
     return logger
 
 
-def _with_time(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    event["timestamp"] = datetime.now(UTC).isoformat()[:-6] + "Z"  # structlog's own takes five times longer
-    return event
+def _stamp(service: str) -> structlog.typing.Processor:
+    """Return what completes an event: in steps of their own, a line for each request would cost twice as much."""
+    second, text = 0, ""
 
-
-def _with_service(service: str) -> structlog.typing.Processor:
-    def add(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    def complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        nonlocal second, text
+        event = structlog.contextvars.merge_contextvars(logger, method, event)
+        event["level"] = method
+        micros = time.time_ns() // 1000
+        if micros // 1_000_000 != second:
+            second = micros // 1_000_000
+            text = datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+        event["timestamp"] = f"{text}.{micros % 1_000_000:06d}Z"
         event["service"] = service
+        if "exc_info" in event or "stack_info" in event:
+            event = _show_stack(logger, method, _show_exception(logger, method, event))
+        if not SECRET_FIELDS.isdisjoint(event):
+            event.update(dict.fromkeys(SECRET_FIELDS & event.keys(), "[hidden]"))
         return event
 
-    return add
+    return complete
 
 
-def _hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for field in SECRET_FIELDS & event.keys():
-        event[field] = "[hidden]"
-    return event
+def _to_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return orjson.dumps(event, default=str).decode()

@@ -118,15 +118,15 @@ class DeliveryQueue:
 
         Returns False, and logs, when Redis is away: nothing is lost, the scheduler finds the rows.
         """
-        lanes: dict[str, list[str]] = {}
+        lanes: dict[str, list[str | datetime]] = {}
         for task in tasks:
-            if task.enqueued_at is not None:
-                moment = task.enqueued_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-                lanes.setdefault(task.lane, []).extend((job_id(task.id, task.enqueued_at), moment))
+            if (moment := task.enqueued_at) is not None:
+                lanes.setdefault(task.lane, []).extend((job_id(task.id, moment), moment))
         if not lanes:
             return True
+        jobs = orjson.dumps([*lanes.items()], option=orjson.OPT_UTC_Z)
         try:
-            await self.redis.execute_command("EVAL", ENQUEUE, 0, JOB_DATA, JOB_TTL_S, orjson.dumps([*lanes.items()]))  # type: ignore[no-untyped-call] # redis-py's
+            await self.redis.execute_command("EVAL", ENQUEUE, 0, JOB_DATA, JOB_TTL_S, jobs)  # type: ignore[no-untyped-call] # redis-py's
         except (RedisError, OSError) as error:
             waiting = sum(map(len, lanes.values())) // 2
             log.warning("delivery.deferred", tasks=waiting, reason=str(error) or type(error).__name__)

@@ -6,25 +6,26 @@ from datetime import datetime
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from taskflow_core.actors import Actor
+from taskflow_core.database import driver_of
 from taskflow_core.errors import DuplicateTask, IllegalTransition, NotFound, TooMany
 from taskflow_core.identifiers import new_id, time_of
-from taskflow_core.inserts import HOLDERS, INSERT, Asked, TaskRow, Written, duplicate, holders_of, parameter
+from taskflow_core.inserts import HOLDERS, Asked, TaskRow, Written, duplicate, holders_of, parameter, statement
 from taskflow_core.lanes import CROWD, lane_of
 from taskflow_core.lifecycle import TaskStatus, advance
 from taskflow_core.models.tasks import Task, TaskAttempt
-from taskflow_core.quotas import full
+from taskflow_core.quotas import OpenTasks, full
 from taskflow_core.versions import Expected, check_version
 
 DEDUP_INDEX = "tasks_dedup"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # frozen, one would take three times as long to make
 class NewTask:
     """A validated request for a task. `payload` is what the type's model dumped (JSON-compatible)."""
 
@@ -89,31 +90,40 @@ async def create(session: AsyncSession, new: NewTask, *, actor: Actor, max_pendi
         DuplicateTask: an unfinished task of this owner and type holds the same dedup_key.
         TooMany: the owner has `max_pending` unfinished tasks.
     """
-    (made,) = await create_many(session, [new], actor=actor, max_pending=max_pending)
+    (made,) = await create_many(session, [new], actor=actor, open_tasks=OpenTasks(limit=max_pending))
     if isinstance(made, DuplicateTask | TooMany):
         raise made
     return made
 
 
-async def create_many(session: AsyncSession, news: Sequence[NewTask], *, actor: Actor, max_pending: int) -> list[Made]:
+async def create_many(
+    session: AsyncSession, news: Sequence[NewTask], *, actor: Actor, open_tasks: OpenTasks
+) -> list[Made]:
     """Insert tasks as PENDING by one statement; return for each its row, or why it was not made.
 
     After the commit the caller hands the rows to `queue.deliver`.
     """
-    unfinished = await _open_tasks(session, actor.user_id, limit=min(CROWD, max_pending))
-    if unfinished >= CROWD or unfinished + len(news) > max_pending:  # counting them all is dear
-        unfinished = await _open_tasks(session, actor.user_id, limit=max_pending)
-    rows = [draft(new, owner_id=actor.user_id) for new in news[: max(0, max_pending - unfinished)]]
-    for number, row in enumerate(rows):
-        row.lane = lane_of(row.queue, row.priority, crowded=unfinished + number >= CROWD)
-    made = await _insert(session, rows) if rows else []
-    return [*made, *(full(max_pending) for _ in news[len(rows) :])]
+    await open_tasks.look(await driver_of(session), [actor.user_id] * len(news))
+    rows: list[TaskRow] = []
+    for new in news:
+        if (unfinished := open_tasks.take(actor.user_id)) is None:
+            break
+        rows.append(row := draft(new, owner_id=actor.user_id))
+        row.lane = lane_of(row.queue, row.priority, crowded=unfinished >= CROWD)
+    made: list[Made] = []
+    try:
+        made = await _insert(session, rows) if rows else []
+    finally:
+        for _ in range(len(rows) - sum(isinstance(one, TaskRow) for one in made)):
+            open_tasks.give_back(actor.user_id)
+    return [*made, *(full(open_tasks.limit) for _ in news[len(rows) :])]
 
 
 async def _insert(session: AsyncSession, rows: Sequence[TaskRow]) -> list[Made]:
     connection = await session.connection()
-    found = await connection.exec_driver_sql(INSERT, (parameter([Asked(row) for row in rows]),))
-    written = {outcome.id: outcome for outcome in map(Written._make, found)}
+    asked = [Asked(row) for row in rows]
+    found = await connection.exec_driver_sql(statement(asked), (parameter(asked),))
+    written = {columns[0]: Written(*columns) for columns in map(tuple, found)}
     left_out = [row for row in rows if not written[row.id].created(row)]
     holders: dict[UUID, UUID] = {}
     if left_out:
@@ -215,11 +225,6 @@ async def _change(session: AsyncSession, task: Task, kind: str, assignments: str
     event = {"task_id": task.id, "owner_id": task.owner_id, "kind": kind, "attempt": task.attempt}
     await session.execute(CHANGE_EVENT, event)
     await session.refresh(task)
-
-
-async def _open_tasks(session: AsyncSession, owner_id: UUID, *, limit: int) -> int:
-    mine = select(col(Task.id)).where(col(Task.owner_id) == owner_id, col(Task.finished_at).is_(None)).limit(limit)
-    return (await session.execute(select(func.count()).select_from(mine.subquery()))).scalar_one()
 
 
 async def _duplicate(session: AsyncSession, owner_id: UUID, type_: str, dedup_key: str | None) -> DuplicateTask:

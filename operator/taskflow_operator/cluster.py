@@ -1,9 +1,10 @@
 """The Kubernetes API as the operator uses it: plain JSON over kubernetes.aio, bounded in time, with retries."""
 
 import asyncio
+import copy
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -38,11 +39,16 @@ class ApiFailure(Exception):
         self.message = message
 
 
+class NotLeading(Exception):
+    """The lease is over: somebody else may lead, and nothing was written."""
+
+
 class KubernetesApi:
     """Requests to one API server."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self._may_write: Callable[[], bool] = lambda: True
         self._room = asyncio.Semaphore(CONNECTIONS)  # who waits for a connection has not begun to time out
 
     @classmethod
@@ -60,6 +66,15 @@ class KubernetesApi:
             await config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
         settings.connection_pool_maxsize = CONNECTIONS
         return cls(ApiClient(settings))
+
+    def fenced(self, may_write: Callable[[], bool]) -> "KubernetesApi":
+        """Return this API for a leader: `may_write` is asked right before each write, which else raises NotLeading.
+
+        An operator that stood still while its lease ended is in the middle of a look when it wakes.
+        """
+        made = copy.copy(self)
+        made._may_write = may_write
+        return made
 
     async def login(self) -> dict[str, Any]:
         """Return what kopf needs to connect as this client does, the token as it is now."""
@@ -149,6 +164,7 @@ class KubernetesApi:
 
         Raises:
             ApiFailure: it said no, or did not answer in REQUEST_TIMEOUT_S seconds and TRIES tries.
+            NotLeading: it would write, and may no more.
         """
         for attempt in range(1, TRIES + 1):
             try:
@@ -174,6 +190,8 @@ class KubernetesApi:
             body=body,
             auth_settings=["BearerToken"],
         )
+        if method != "GET" and not self._may_write():
+            raise NotLeading(f"the lease is over: {method} {path} was not sent")
         try:
             answer = await self._client.call_api(*sent, _request_timeout=REQUEST_TIMEOUT_S)
             data: bytes = await answer.read()

@@ -16,14 +16,15 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from taskflow_core.settings import DatabaseUrl, LongSecret, RedisUrl
-from taskflow_operator.cluster import KubernetesApi
-from taskflow_operator.kinds import SECRET, Body
+from taskflow_operator.kinds import Body
 from taskflow_operator.manifests import COMPONENTS
 from taskflow_operator.names import digest
 from taskflow_operator.pods import optional_secrets_of, secrets_of
+from taskflow_operator.secret_reads import FRESH_S, SecretReads
 from taskflow_operator.spec import SecretKey, Spec
 
 ROUNDS = 20_000
+MENDED_S = 2.0  # a Secret that was of no use is read again at the next look, once for all that name it
 FIELDS = {
     "TASKFLOW_DATABASE_URL": "spec.database.urlSecretRef",
     "TASKFLOW_REDIS_URL": "spec.redis.urlSecretRef",
@@ -33,6 +34,7 @@ ADDRESSES: dict[str, TypeAdapter[SecretStr]] = {
     "TASKFLOW_DATABASE_URL": TypeAdapter(DatabaseUrl),
     "TASKFLOW_REDIS_URL": TypeAdapter(RedisUrl),
 }
+Stamp = list[tuple[str, str, str, str]]
 SIGNING_KEY: TypeAdapter[SecretStr] = TypeAdapter(LongSecret)
 
 
@@ -48,48 +50,69 @@ class Credentials:
 class CredentialReader:
     """Reads the Secrets of one cluster."""
 
-    def __init__(self, api: KubernetesApi, namespace: str, uid: str) -> None:
-        self._api = api
+    def __init__(self, secrets: SecretReads, namespace: str, uid: str) -> None:
+        self._secrets = secrets
         self._namespace = namespace
         self._salt = uid.encode()
         self._hashes: dict[tuple[str, str], str] = {}
+        self._spec: Spec | None = None
+        self._doubted: frozenset[str] = frozenset()
+        self._made: tuple[Stamp, Credentials] | None = None
 
     async def read(self, spec: Spec) -> Credentials:
-        """Return what the Secrets hold now.
+        """Return what the Secrets hold: as they were within FRESH_S, those with mistakes within MENDED_S seconds.
+
+        A spec that changed asks for all of them anew.
 
         Raises:
             ApiFailure: the API server does not answer, or forbids it.
         """
         required, optional = secrets_of(spec, "api"), optional_secrets_of(spec, "api")
-        names = sorted({key.name for key in (*required.values(), *optional.values())})
-        found = dict(zip(names, await asyncio.gather(*(self._get(name) for name in names)), strict=True))
-        wrong, hashes, texts = [], {}, {}
-        for variable, key in {**required, **optional}.items():
+        keys = {**required, **optional}
+        names = sorted({key.name for key in keys.values()})
+        within_s = dict.fromkeys(self._doubted, MENDED_S) if spec == self._spec else dict.fromkeys(names, 0.0)
+        asked = [self._secrets.ask(self._namespace, name, within_s=within_s.get(name, FRESH_S)) for name in names]
+        found = dict(zip(names, await asyncio.gather(*asked), strict=True))
+        stamp = [(variable, key.name, key.key, _version(found[key.name])) for variable, key in keys.items()]
+        self._spec = spec
+        if self._made is None or self._made[0] != stamp:
+            self._made = stamp, await self._make(spec, found, keys, set(optional))
+        return self._made[1]
+
+    async def _make(
+        self, spec: Spec, found: Mapping[str, Body | None], keys: Mapping[str, SecretKey], optional: set[str]
+    ) -> Credentials:
+        wrong: dict[str, str] = {}
+        hashes, texts = {}, {}
+        for variable, key in keys.items():
             text, mistake = _look(found[key.name], key, variable, optional=variable in optional)
             if mistake:
-                wrong.append(mistake)
+                wrong[mistake] = key.name
             texts[variable] = text
             hashes[variable] = await self._hash(found[key.name], key.key, text)
+        self._doubted = frozenset(wrong.values())
         self._hashes = {known: value for known, value in self._hashes.items() if value in hashes.values()}
         used = {name: [*secrets_of(spec, name), *optional_secrets_of(spec, name)] for name in COMPONENTS}
         redis_url = texts["TASKFLOW_REDIS_URL"]
         return Credentials(
             hashes={name: digest([hashes[variable] for variable in variables]) for name, variables in used.items()},
-            missing=tuple(dict.fromkeys(wrong)),
+            missing=tuple(wrong),
             redis_url=SecretStr(seen_from_here(redis_url.strip(), self._namespace)) if redis_url else None,
         )
-
-    async def _get(self, name: str) -> Body | None:
-        return await self._api.get(SECRET, self._namespace, name)
 
     async def _hash(self, secret: Body | None, key: str, text: str) -> str:
         if secret is None or not text:
             return ""
-        version = (f"{secret['metadata']['uid']}/{secret['metadata']['resourceVersion']}", key)
+        version = (_version(secret), key)
         if version not in self._hashes:
             made = await asyncio.to_thread(hashlib.pbkdf2_hmac, "sha256", text.encode(), self._salt, ROUNDS)
             self._hashes[version] = made.hex()[:32]
         return self._hashes[version]
+
+
+def _version(secret: Body | None) -> str:
+    """Return what stands for the content of a Secret; empty for none."""
+    return f"{secret['metadata']['uid']}/{secret['metadata']['resourceVersion']}" if secret else ""
 
 
 def seen_from_here(url: str, namespace: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
 from taskflow_core.beacons import BELL_KEY, DRAIN_KEY, Beacon
@@ -74,6 +75,17 @@ class Drain:
         finally:
             self.forget(known)
 
+    async def take_back(self, pods: Sequence[str]) -> None:
+        """Lower every flag over these pods, whoever raised it: those of an operator that led before this one.
+
+        Raises:
+            Unreadable: Redis is away or too slow.
+        """
+        pipe = self._redis.pipeline(transaction=False)
+        for pod in pods:
+            pipe.delete(DRAIN_KEY + pod, BELL_KEY + pod)
+        await self._execute(pipe)
+
     def forget(self, pods: Iterable[str]) -> None:
         """Leave these flags up until they expire: their pods are going."""
         for pod in list(pods):
@@ -88,6 +100,9 @@ class Drain:
         pipe = self._redis.pipeline(transaction=False)
         for pod, script in steps:
             pipe.eval(script, 2, DRAIN_KEY + pod, BELL_KEY + pod, self.tokens[pod], str(ttl_s))
+        return await self._execute(pipe)
+
+    async def _execute(self, pipe: Pipeline) -> list[int]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return [int(answer) for answer in await pipe.execute()]

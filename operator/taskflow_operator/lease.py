@@ -59,7 +59,7 @@ class Lease:
         """
         while True:
             await asyncio.sleep(RETRY_S)
-            renewed = await self._try()
+            renewed = self.is_held() and await self._try()  # one that stood still for so long asks nobody first
             if renewed:
                 self._pulse.beat("lease")
             elif time.monotonic() - self._renewed_at > RENEW_DEADLINE_S or self._is_anothers():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from taskflow_core.logs import get_logger
 from taskflow_core.probes import Pulse
 from taskflow_operator import metrics
-from taskflow_operator.cluster import ApiFailure
+from taskflow_operator.cluster import ApiFailure, NotLeading
 from taskflow_operator.reconcile import Gone, Reconciler
 from taskflow_operator.store import Place
 
@@ -66,6 +66,9 @@ class Loop:
                 wait_s = await self._reconciler.reconcile()
         except Gone:
             raise
+        except NotLeading as reason:
+            log.warning("reconcile.fenced", namespace=place.namespace, cluster=place.name, reason=str(reason))
+            return 1.0
         except ApiFailure as failure:
             self._count("api", reason=str(failure))
         except TimeoutError:

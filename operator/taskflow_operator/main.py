@@ -22,6 +22,7 @@ from taskflow_operator.lease import Lease, LeaseLost
 from taskflow_operator.loops import Loops
 from taskflow_operator.reconcile import Reconciler, ScalerMaker
 from taskflow_operator.scaler import PoolScaler
+from taskflow_operator.secret_reads import SecretReads
 from taskflow_operator.store import Place, Store
 from taskflow_operator.watches import NoMemories, Watches, kopf_settings, quieten_kopf
 
@@ -53,7 +54,6 @@ class Process:
         self.pulse = Pulse(lease=LEASE_BOUND_S, reconcile=RECONCILE_BOUND_S)
         self.stopping = asyncio.Event()
         self.leading = False
-        self._api = api
         self._make_scaler = make_scaler
         self._lease_loop = lease_loop
         self._store = Store()
@@ -66,6 +66,8 @@ class Process:
             identity=self._identity,
             pulse=self.pulse,
         )
+        self._api = api.fenced(self._lease.is_held)
+        self._secrets = SecretReads(self._api)
         self._loops = Loops(self._reconciler, may_write=self._lease.is_held, pulse=self.pulse)
 
     async def run(self) -> None:
@@ -127,7 +129,9 @@ class Process:
         if body is None or body["metadata"].get("deletionTimestamp"):
             return None
         uid = body["metadata"]["uid"]
-        return Reconciler(self._api, self._store, self._make_scaler, place, uid, acting=self._acting)
+        return Reconciler(
+            self._api, self._store, self._make_scaler, place, uid, secrets=self._secrets, acting=self._acting
+        )
 
 
 def within(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
@@ -148,7 +152,7 @@ async def serve(settings: OperatorSettings) -> int:
     process = Process(
         settings,
         api,
-        lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url),
+        lambda fenced, place, url: PoolScaler(PoolCluster(fenced, place.namespace), url),
         lease_api=lease_api,
         lease_loop=lease_loop,
     )

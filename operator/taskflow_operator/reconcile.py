@@ -1,7 +1,6 @@
 """One look at one cluster after the other: see, plan, act, scale, tell. Everything remembered here may be lost."""
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -23,12 +22,14 @@ from taskflow_operator.names import DELETION_COST, POOL_LABEL, worker_name
 from taskflow_operator.news import news
 from taskflow_operator.observed import Key, Observed, replicas, rolling_out
 from taskflow_operator.plan import has_to_drain, plan
-from taskflow_operator.scaler import PodView, PoolReport, PoolView
+from taskflow_operator.scaler import PoolReport, PoolView
+from taskflow_operator.secret_reads import SecretReads
 from taskflow_operator.spec import Pool, Spec
 from taskflow_operator.status import Status
 from taskflow_operator.store import Place, Store
+from taskflow_operator.victims import PodView
 
-CREDENTIALS_S = 30.0
+WRONG_SPEC_S = 30.0
 REMOVED = Pool(replicas=0, autoscaling=ScalingPolicy(mode=Mode.MANUAL))  # what drains a pool that was taken away
 OVERRIDES = {
     "pause_in": "taskflow.io/pause-scale-in",
@@ -53,7 +54,7 @@ class Scaler(Protocol):
         """Close the connections."""
 
 
-ScalerMaker = Callable[[Place, SecretStr], Scaler]
+ScalerMaker = Callable[[KubernetesApi, Place, SecretStr], Scaler]
 
 
 class Reconciler:
@@ -67,6 +68,7 @@ class Reconciler:
         place: Place,
         uid: str,
         *,
+        secrets: SecretReads,
         acting: asyncio.Semaphore,
     ) -> None:
         self._api = api
@@ -77,9 +79,7 @@ class Reconciler:
         self._acting = acting
         self._memory = Memory()
         self._actor = Actor(api, store, place, self._memory)
-        self._reader = CredentialReader(api, place.namespace, uid)
-        self._credentials: Credentials | None = None
-        self._read_for = (0, 0.0)
+        self._reader = CredentialReader(secrets, place.namespace, uid)
         self._scalers: dict[str, Scaler] = {}
         self._redis_url: SecretStr | None = None
         self._reports: dict[str, PoolReport] = {}
@@ -99,8 +99,8 @@ class Reconciler:
             spec = Spec.model_validate(body["spec"], extra="ignore")
         except ValidationError as error:
             await self._write(body, before, invalid_status(before, body["metadata"], error, now=now))
-            return CREDENTIALS_S
-        credentials = await self._read_credentials(spec, body)
+            return WRONG_SPEC_S
+        credentials = await self._reader.read(spec)
         observed = self._look(body, credentials)
         made = plan(observed, spec, now)
         act = bool(made.actions) and not self._acting.locked()  # else when fewer others act: at the next look
@@ -137,16 +137,6 @@ class Reconciler:
             raise Gone
         self._store.put(found)
         self._body()
-
-    async def _read_credentials(self, spec: Spec, body: Body) -> Credentials:
-        generation, due = self._read_for
-        fresh = self._credentials is not None and generation == body["metadata"]["generation"]
-        if not fresh or time.monotonic() > due or (self._credentials and self._credentials.missing):
-            self._credentials = await self._reader.read(spec)
-            wait_s = CREDENTIALS_S * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-            self._read_for = (body["metadata"]["generation"], time.monotonic() + wait_s)
-        assert self._credentials is not None  # noqa: S101 - read above
-        return self._credentials
 
     def _look(self, body: Body, credentials: Credentials) -> Observed:
         children, pods = {}, []
@@ -188,7 +178,7 @@ class Reconciler:
             self._next_tick[name] = time.monotonic() + view.policy.polling_interval_seconds * 0.9
             scaler = self._scalers.get(name)
             if scaler is None:
-                scaler = self._scalers[name] = self._make_scaler(self.place, credentials.redis_url)
+                scaler = self._scalers[name] = self._make_scaler(self._api, self.place, credentials.redis_url)
             try:
                 report = await scaler.tick(view, utc_now())
             except Exception as error:  # noqa: BLE001 - one pool must not keep the others, or the status, from going on

@@ -3,23 +3,24 @@
 Scaling in has three phases. A drain flag is raised for each victim, and its worker says that it obeys and holds
 nothing; the flags are held and the workers asked again, and only then is the victims' deletion cost set; the replica
 count is written with the resourceVersion of the read. Whatever fails releases everything. An operator that dies in
-between leaves flags that expire.
+between leaves flags that the next one lowers at its first look, or that expire.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 from pydantic import SecretStr
 
-from taskflow_core.beacons import DRAIN_TTL_S, Beacon
+from taskflow_core.beacons import DRAIN_TTL_S
 from taskflow_core.logs import get_logger
 from taskflow_core.scaling import Decision, Demand, History, Overrides, Reason, desired_replicas
 from taskflow_core.scaling_policy import Mode, ScalingPolicy
 from taskflow_operator.drain import Drain
 from taskflow_operator.signals import Reading, Signals, Unreadable, connect
+from taskflow_operator.victims import PodView, choose
 
 DELETION_COST = -1000
 WRITE_WITHIN_S = DRAIN_TTL_S / 2  # after the flags were held; an operator that stood still meanwhile starts over
@@ -43,33 +44,6 @@ class Cluster(Protocol):
 
     async def set_deletion_cost(self, pod: str, cost: int | None) -> None:
         """Annotate the pod with its `pod-deletion-cost`, None to take that away; a pod that is gone is no error."""
-
-
-@dataclass(frozen=True, slots=True)
-class PodView:
-    """A pod of the pool as the operator last saw it; its name is its worker's host name.
-
-    `crashed`: none of its containers runs (CrashLoopBackOff, ImagePullBackOff), so it holds no task. `deletion_cost` is
-    its annotation, None without one.
-    """
-
-    name: str
-    phase: str
-    ready: bool
-    terminating: bool
-    created_at: datetime
-    crashed: bool = False
-    deletion_cost: int | None = None
-
-    @property
-    def live(self) -> bool:
-        """Whether its ReplicaSet counts it."""
-        return not self.terminating and self.phase not in {"Failed", "Succeeded"}
-
-    @property
-    def empty(self) -> bool:
-        """Whether no container of it runs, so that nothing is lost with it."""
-        return self.phase == "Pending" or self.crashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +106,7 @@ class PoolScaler:
         self._drain = Drain(self._redis, self._signals)
         self._history: History | None = None
         self._held_at = 0.0
+        self._took_over = False
 
     async def close(self) -> None:
         """Close the connections; flags that stand expire."""
@@ -159,10 +134,20 @@ class PoolScaler:
             reading = await self._signals.read(
                 view.cluster_uid, queues=view.queues, pods=pods, now=now, with_runs=with_runs
             )
+            await self._take_over(view)
         except Unreadable as error:
             log.warning("pool.unreadable", pool=view.name, deployment=view.deployment, reason=str(error))
             return None, Flag(False, error.reason, str(error))
         return reading, Flag(True, "RedisAnswers", "the queues can be read")
+
+    async def _take_over(self, view: PoolView) -> None:
+        """Let those workers go on that an operator before this one was about to take away, and did not."""
+        if self._took_over or view.policy.mode is Mode.DRY_RUN:
+            return
+        if not _settling(view):  # else they are taken away: what keeps them empty stays
+            await self._drain.take_back([pod.name for pod in view.pods if pod.live])
+            await self._unmark(view, keep=())
+        self._took_over = True
 
     def _decide(self, view: PoolView, demand: Demand, now: datetime) -> Decision:
         history = self._history or History.seeded(view.replicas, now=now)
@@ -208,7 +193,7 @@ class PoolScaler:
         unborn = view.replicas - len(live)
         wanted = view.replicas - desired
         patient = view.overrides.suspend or view.policy.mode in {Mode.MANUAL, Mode.EXTERNAL}
-        victims = _victims(live, reading.beacons, wanted - unborn, patient=patient, flagged=set(self._drain.tokens))
+        victims = choose(live, reading.beacons, wanted - unborn, patient=patient, flagged=set(self._drain.tokens))
         await self._drain.lower(set(self._drain.tokens) - {pod.name for pod in victims})
         unready = [pod.name for pod in live if not pod.ready and not pod.empty and pod not in victims]
         if unready:
@@ -241,9 +226,7 @@ class PoolScaler:
         limited = BUSY if count < wanted else None
         if count == 0:
             return _Step(view.replicas, limited)
-        marked = {pod.name for pod in view.pods if pod.live and pod.deletion_cost == DELETION_COST}
-        for pod in marked - set(leaving):  # left by an operator that died between the phases
-            await self._cluster.set_deletion_cost(pod, None)
+        await self._unmark(view, keep=leaving)
         for pod in leaving:
             await self._cluster.set_deletion_cost(pod, DELETION_COST)
         # From here on the count may be written although the answer says otherwise: only Stale lowers these flags.
@@ -259,6 +242,12 @@ class PoolScaler:
             await self._drain.lower(leaving)
             return _Step(view.replicas, CONFLICT)
         return _Step(view.replicas - count, limited)
+
+    async def _unmark(self, view: PoolView, *, keep: Collection[str]) -> None:
+        """Take away the marks of earlier steps that were not finished, by whomever."""
+        for pod in view.pods:
+            if pod.live and pod.deletion_cost == DELETION_COST and pod.name not in keep:
+                await self._cluster.set_deletion_cost(pod.name, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,30 +268,11 @@ SETTLING = Flag(True, "Settling", "pods of an earlier step are still going")
 def _must_wait(view: PoolView) -> Flag | None:
     if view.rollout_in_progress:
         return ROLLOUT
-    return SETTLING if sum(pod.live for pod in view.pods) > view.replicas else None
+    return SETTLING if _settling(view) else None
 
 
-def _victims(
-    live: Sequence[PodView], beacons: Mapping[str, Beacon], count: int, *, patient: bool, flagged: Collection[str]
-) -> list[PodView]:
-    """Return the pods to drain: those without a worker, then idle ones, the longest idle first.
-
-    A pod whose worker says nothing counts as busy. Only a `patient` drain takes busy ones too, and waits for them;
-    those it has `flagged` before come first.
-    """
-
-    def place(pod: PodView) -> tuple[bool, bool, int, float]:
-        beacon = beacons.get(pod.name)
-        busy = 0 if pod.empty else beacon.busy if beacon else UNKNOWN
-        idle_since = beacon.idle_since if beacon and beacon.idle_since else 0.0
-        return pod.name not in flagged, not pod.empty, busy, idle_since
-
-    ranked = sorted(live, key=place)
-    free = [pod for pod in ranked if patient or place(pod)[2] == 0]
-    return free[: max(count, 0)]
-
-
-UNKNOWN = 1_000_000
+def _settling(view: PoolView) -> bool:
+    return sum(pod.live for pod in view.pods) > view.replicas
 
 
 def _demand(view: PoolView, reading: Reading | None, broker: Flag) -> Demand:

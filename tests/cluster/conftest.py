@@ -15,7 +15,10 @@ from taskflow_operator.cluster import KubernetesApi
 from waiting import eventually
 
 FILES = Path(__file__).parents[2] / "charts" / "taskflow" / "files"
-OPERATOR = "operator"
+GROUP, OPERATOR, NEXT_OPERATOR = "operators", "operator", "operator-2"
+
+
+USERS = {"admin": "system:masters", OPERATOR: GROUP, NEXT_OPERATOR: GROUP}
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +26,7 @@ def api_server() -> Iterator[ApiServer]:
     """Run an API server that knows TaskFlowClusters."""
     with (
         tempfile.TemporaryDirectory(prefix="taskflow-cluster-") as folder,
-        running_api_server(Path(folder), {"admin": "system:masters", OPERATOR: "operators"}) as server,
+        running_api_server(Path(folder), USERS) as server,
     ):
         made = server.kubectl("apply", "-f", str(FILES / "crd.yaml"))
         assert made.returncode == 0, made.stderr
@@ -34,7 +37,7 @@ def api_server() -> Iterator[ApiServer]:
 
 
 def bound_roles() -> str:
-    """Return the checked-in roles and their bindings to the operator's user."""
+    """Return the checked-in roles and their bindings to the operators' group."""
     roles = list(yaml.safe_load_all((FILES / "rbac.yaml").read_text()))
     bindings = [
         {
@@ -46,7 +49,7 @@ def bound_roles() -> str:
                 "kind": role["kind"],
                 "name": role["metadata"]["name"],
             },
-            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": OPERATOR}],
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": GROUP}],
         }
         for role in roles
     ]

@@ -74,9 +74,9 @@ class Operator:
         return self.process.leading
 
 
-def real_scaler(api: KubernetesApi) -> ScalerMaker:
-    """Return what makes scalers as the operator's process does."""
-    return lambda place, url: PoolScaler(PoolCluster(api, place.namespace), url)
+def real_scaler(api: KubernetesApi, place: Place, url: SecretStr) -> PoolScaler:
+    """Make a scaler as the operator's process does."""
+    return PoolScaler(PoolCluster(api, place.namespace), url)
 
 
 @asynccontextmanager
@@ -93,8 +93,8 @@ async def running_operator(
     )
     scalers: dict[Place, list[FollowingScaler]] = {}
 
-    def make_following(place: Place, url: SecretStr) -> FollowingScaler:
-        made = FollowingScaler(PoolCluster(api, place.namespace), url.get_secret_value())
+    def make_following(fenced: KubernetesApi, place: Place, url: SecretStr) -> FollowingScaler:
+        made = FollowingScaler(PoolCluster(fenced, place.namespace), url.get_secret_value())
         scalers.setdefault(place, []).append(made)
         return made
 
@@ -107,11 +107,13 @@ async def running_operator(
         await asyncio.wait_for(task, 30)
 
 
-def start_operator(server: ApiServer, namespace: str, folder: Path, number: int) -> tuple[Child, int]:
+def start_operator(
+    server: ApiServer, namespace: str, folder: Path, number: int, *, user: str = "operator"
+) -> tuple[Child, int]:
     """Start an operator's process with the rights of its roles; return it and the port of its probes."""
     port = free_port()
     env = {
-        "KUBECONFIG": str(server.kubeconfig("operator")),
+        "KUBECONFIG": str(server.kubeconfig(user)),
         "TASKFLOW_WATCH_NAMESPACES": namespace,
         "TASKFLOW_LEASE_NAME": namespace,
         "TASKFLOW_PROBE_PORT": str(port),

@@ -61,7 +61,7 @@ async def test_what_is_wrong_with_one_cluster_is_said_there_and_holds_up_no_othe
     for name in ("taken", "no-image", "quota", "no-database"):
         cluster.create(name, workers=FAST)
     cluster.post(DEPLOYMENT.path(cluster.namespace), THEIRS)
-    async with running_operator(kubernetes, cluster.namespace, make=real_scaler(kubernetes)):
+    async with running_operator(kubernetes, cluster.namespace, make=real_scaler):
 
         def all_deployed() -> bool:
             cluster.end_jobs()

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from cluster.api_server import ApiServer
+from cluster.conftest import OPERATOR
 from cluster.operators import start_operator
 from cluster.world import Cluster
 from taskflow_core.probes import Pulse
-from taskflow_operator.cluster import KubernetesApi
+from taskflow_operator.cluster import KubernetesApi, NotLeading
 from taskflow_operator.kinds import CLUSTER, DEPLOYMENT, LEASE, Body
 from taskflow_operator.lease import Lease, LeaseLost
 from taskflow_operator.main import within
@@ -119,3 +120,19 @@ async def test_a_holder_that_finds_another_in_its_place_gives_up(kubernetes: Kub
     await kubernetes.merge(LEASE, "default", cluster.namespace, {"spec": {"holderIdentity": "a usurper"}})
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(first.keep(), 30)
+
+
+async def test_what_a_leader_would_write_after_its_lease_is_not_sent(
+    api_server: ApiServer, kubernetes: KubernetesApi, cluster: Cluster
+) -> None:
+    leads = True
+    api = kubernetes.fenced(lambda: leads)
+    await candidate(kubernetes, cluster.namespace, "first").acquire()
+    change = {"metadata": {"annotations": {"example.com/asked": "true"}}}
+    await api.merge(LEASE, "default", cluster.namespace, change)
+    asked = len(api_server.audited(OPERATOR))
+    leads = False
+    with pytest.raises(NotLeading, match="the lease is over"):
+        await api.merge(LEASE, "default", cluster.namespace, change)
+    assert await api.get(LEASE, "default", cluster.namespace)
+    assert len(api_server.audited(OPERATOR)) == asked + 1

@@ -71,7 +71,7 @@ async def test_4_a_redis_that_was_away_and_comes_back_empty_takes_no_worker_away
     cluster.secret("redis", url=server.url)
     enqueue(server, 100)
     cluster.create(workers=WORKERS)
-    async with running_operator(kubernetes, cluster.namespace, make=real_scaler(kubernetes)):
+    async with running_operator(kubernetes, cluster.namespace, make=real_scaler):
         await until(lambda: replicas(cluster) == 5 and cluster.is_so("Ready", "True"))
         server.stop(signal.SIGKILL)
         died = time.monotonic()

@@ -23,6 +23,7 @@ from taskflow_core.errors import (
 from taskflow_core.inserts import Keyed
 from taskflow_core.intake import Accepted, Intake
 from taskflow_core.queue import DeliveryQueue, connect_redis
+from taskflow_core.quotas import OpenTasks
 from taskflow_core.settings import Settings
 from taskflow_core.tasks import NewTask
 from waiting import eventually_async
@@ -40,7 +41,7 @@ async def queue(settings: Settings) -> AsyncIterator[DeliveryQueue]:
 @pytest.fixture
 async def intakes(settings: Settings, queue: DeliveryQueue) -> AsyncIterator[list[Intake]]:
     """Return two, as two API processes have them."""
-    made = [Intake(settings, queue, max_pending=1000) for _ in range(2)]
+    made = [Intake(settings, queue, OpenTasks(limit=1000)) for _ in range(2)]
     yield made
     for intake in made:
         await intake.close()
@@ -177,7 +178,7 @@ async def test_who_leaves_takes_nobody_along(intakes: list[Intake], settings: Se
 
 
 async def test_close_writes_and_delivers_what_was_taken_in(settings: Settings, queue: DeliveryQueue) -> None:
-    intake = Intake(settings, queue, max_pending=1000)
+    intake = Intake(settings, queue, OpenTasks(limit=1000))
     waiting = [asyncio.ensure_future(outcome(take(intake, uuid4()))) for _ in range(300)]
     await asyncio.sleep(0)
     await intake.close()
@@ -188,7 +189,7 @@ async def test_close_writes_and_delivers_what_was_taken_in(settings: Settings, q
 async def test_the_quota_is_exact_in_one_process_and_open_again_when_tasks_end(
     settings: Settings, queue: DeliveryQueue
 ) -> None:
-    intake = Intake(settings, queue, max_pending=120)
+    intake = Intake(settings, queue, OpenTasks(limit=120))
     owner = uuid4()
     answers = await asyncio.gather(*(outcome(take(intake, owner, key=str(number))) for number in range(150)))
     made = [answer for answer in answers if isinstance(answer, UUID)]

@@ -1,90 +1,31 @@
 """The pool scaler on a real Valkey, with the workers' real inboxes, flags and beacons."""
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
 import pytest
 from pydantic import SecretStr
-from redis.asyncio import Redis
 
-from pods import FakeCluster, Pod, Worker, at_once
+from pods import at_once
+from pool_stage import Stage, stage_on, until
 from taskflow_cli.embedded.ports import free_port
-from taskflow_core.beacons import BEACON_KEY, DRAIN_KEY, OWNER_KEY, RUNS_KEY, run_sample
+from taskflow_core.beacons import DRAIN_KEY, OWNER_KEY, RUNS_KEY, run_sample
 from taskflow_core.clock import utc_now
-from taskflow_core.queue import QUEUE_KEY, job_id
+from taskflow_core.queue import QUEUE_KEY
 from taskflow_core.scaling import Overrides, Reason
 from taskflow_core.scaling_policy import Mode
-from taskflow_operator.scaler import PoolReport, PoolScaler
+from taskflow_operator.scaler import PoolScaler
 from waiting import eventually_async
 
 MANUAL = at_once(mode=Mode.MANUAL)
 
 
-class Stage:
-    """A pool: its cluster, its scaler, and the workers in its pods."""
-
-    def __init__(self, redis: Redis, url: SecretStr) -> None:
-        self.redis = redis
-        self.workers: dict[str, Worker] = {}
-        self.cluster = FakeCluster({}, 0)
-        self.scaler = PoolScaler(self.cluster, url)
-        self.tasks: list[asyncio.Task[None]] = []
-
-    def pod(self, name: str, *, held: int | None = 0, **fields: Any) -> Pod:
-        """Add a pod; its worker holds so many tasks, or there is none."""
-        pod = self.cluster.pods[name] = Pod(name, born=len(self.cluster.pods), **fields)
-        self.cluster.replicas = len(self.cluster.pods)
-        if held is not None:
-            worker = self.workers[name] = Worker(self.redis, name, ["default"])
-            worker.held = held
-            self.tasks += [asyncio.create_task(worker.shine()), asyncio.create_task(self._listen(worker))]
-        return pod
-
-    async def _listen(self, worker: Worker) -> None:
-        while worker.light.lit:
-            worker.held += len(await worker.inbox.take(1))
-
-    async def lit(self) -> None:
-        """Wait until every beacon is as it should be."""
-
-        async def all_lit() -> bool:
-            return all([await self.redis.exists(BEACON_KEY + name) for name in self.workers])
-
-        await eventually_async(all_lit)
-
-    async def push(self, count: int, *, age_s: float = 0, lane: str = "default") -> list[UUID]:
-        """Put so many deliveries into a lane."""
-        moment = utc_now() - timedelta(seconds=age_s)
-        ids = [uuid4() for _ in range(count)]
-        await self.redis.rpush(QUEUE_KEY + lane, *(job_id(id_, moment) for id_ in ids))
-        return ids
-
-    async def flags(self) -> set[str]:
-        """Return the workers whose drain flag stands."""
-        return {key.decode().removeprefix(DRAIN_KEY) async for key in self.redis.scan_iter(DRAIN_KEY + "*")}
-
-    async def tick(self, *, at: datetime | None = None, **view: Any) -> PoolReport:
-        """Let the scaler work once."""
-        return await self.scaler.tick(self.cluster.view(**view), at or utc_now())
-
-
 @pytest.fixture
 async def stage(redis_url: str) -> AsyncIterator[Stage]:
-    redis = Redis.from_url(redis_url)
-    await redis.flushall()
-    stage = Stage(redis, SecretStr(redis_url))
-    yield stage
-    for worker in stage.workers.values():
-        await worker.light.put_out()
-    for task in stage.tasks:
-        task.cancel()
-    await asyncio.gather(*stage.tasks, return_exceptions=True)
-    await stage.scaler.close()
-    await redis.aclose()
+    async with stage_on(redis_url) as made:
+        yield made
 
 
 async def test_a_pool_grows_with_what_waits_and_runs_and_says_why(stage: Stage) -> None:
@@ -177,34 +118,16 @@ async def test_an_unknown_answer_leaves_the_flags_up_because_the_count_may_be_wr
     assert await stage.flags() == {"idle"}
 
 
-async def test_a_cost_that_a_dead_operator_left_is_taken_away_from_whom_it_does_not_belong_to(stage: Stage) -> None:
-    stage.pod("busy", held=1).cost = -1000
-    stage.pod("idle")
-    await stage.lit()
-    await stage.tick()
-    assert stage.cluster.deleted == ["idle"]
-    assert ("busy", None) in stage.cluster.costs
-
-
-async def test_another_operators_flag_is_not_ours_to_count_on(stage: Stage) -> None:
-    stage.pod("idle")
-    await stage.lit()
-    await stage.redis.set(DRAIN_KEY + "idle", "theirs", ex=60)
-    report = await stage.tick()
-    assert (stage.cluster.written, report.scaling_limited.reason) == ([], "BusyWorkers")
-    assert await stage.flags() == {"idle"}
-
-
 async def test_a_drained_worker_pops_nothing_and_goes_on_when_it_is_released(stage: Stage) -> None:
     stage.pod("idle")
     await stage.lit()
     stage.cluster.lazy = True
     await stage.tick()
     ids = await stage.push(3)
-    await _until(lambda: stage.workers["idle"].flag.raised)
+    await until(lambda: stage.workers["idle"].flag.raised)
     assert await stage.redis.llen(QUEUE_KEY + "default") == len(ids)
     await stage.redis.delete(DRAIN_KEY + "idle")
-    await _until(lambda: stage.workers["idle"].held == len(ids))
+    await until(lambda: stage.workers["idle"].held == len(ids))
 
 
 async def test_a_person_who_sets_the_number_waits_for_busy_workers_while_they_take_no_more(stage: Stage) -> None:
@@ -215,7 +138,7 @@ async def test_a_person_who_sets_the_number_waits_for_busy_workers_while_they_ta
     assert (first.replicas, first.scaling_limited.reason, first.decision.reason) == (2, "BusyWorkers", Reason.FIXED)
     assert await stage.flags() == {"one"}
     await stage.push(1)
-    await _until(lambda: stage.workers["two"].held == 3)
+    await until(lambda: stage.workers["two"].held == 3)
     stage.workers["one"].held = 0
     stage.workers["one"].light.changed()
 
@@ -331,10 +254,3 @@ async def test_8_a_rollout_of_hour_long_tasks_and_a_scale_in_at_once_take_no_bus
 async def _runs(stage: Stage, count: int, seconds: float) -> None:
     sample = run_sample(at_s=utc_now().timestamp(), seconds=seconds)
     await stage.redis.rpush(RUNS_KEY + "default", *[sample] * count)
-
-
-async def _until(check: Callable[[], bool]) -> None:
-    async def look() -> bool:
-        return check()
-
-    await eventually_async(look)

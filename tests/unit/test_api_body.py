@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from taskflow_api.body import MAX_DEPTH, BodyLimit, parse
+from taskflow_api.body import MAX_DEPTH, BodyBounds, BodyLimit, parse
 from taskflow_core.errors import BadJson, Invalid, TooLarge, WrongMediaType
 
 
@@ -89,7 +89,7 @@ async def run(
         raise AssertionError("nothing is sent")
 
     scope = {"type": "http", "path": "/", "headers": list((headers or {}).items())}
-    await BodyLimit(app, max_bytes=limit, larger={}, timeout_s=timeout_s)(scope, receive, send)
+    await BodyLimit(app, bounds=BodyBounds(limit, {}, timeout_s))(scope, receive, send)
     return bytes(received)
 
 

@@ -4,15 +4,15 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from taskflow_core import leases
+from taskflow_core.database import driver_of
 from taskflow_core.leases import Claimed, Finished
 from taskflow_core.lifecycle import Ending, Outcome, TaskStatus, error_document, failed, retried_or_failed
 from taskflow_core.links import Link, pause, plan_hot
@@ -123,8 +123,7 @@ class Writer:
             self.put(finished)
             return
         try:
-            connection = await (await session.connection()).get_raw_connection()
-            driver = cast("AsyncConnection[Any]", connection.driver_connection)
+            driver = await driver_of(session)
             await session.flush()
             await plan_hot(driver)
             ended = await leases.finish(driver, [finished], worker=self._worker_id)

@@ -14,6 +14,7 @@ from taskflow_api import waiting
 from taskflow_api.body import read
 from taskflow_api.dependencies import Resources, actor_of, resources_of
 from taskflow_api.direct import Direct
+from taskflow_api.heads import header
 from taskflow_api.idempotency import DESCRIPTION, REPLAYED, key_of
 from taskflow_api.openapi import SECURED, by_header, described, takes
 from taskflow_api.rendering import batch_body, respond, task_body, to_json
@@ -54,7 +55,9 @@ async def create_batch(request: Request) -> Response:
     actor = await actor_of(request, opened)
     key = key_of(request)
     body = await read(request, BatchBody)
-    news = _new_tasks(body.items, opened, now=utc_now())
+    length = header(request.scope, b"content-length")
+    may_be_large = not length or int(length) > opened.settings.max_body_bytes
+    news = _new_tasks(body.items, opened, now=utc_now(), may_be_large=may_be_large)
     async with opened.sessions() as session:
         if key is not None:
             digest = idempotency.hash_of("create tasks", {"items": body.items})
@@ -62,7 +65,7 @@ async def create_batch(request: Request) -> Response:
             if stored is not None:
                 return respond(stored, headers=REPLAYED)
         valid = [new for new in news if isinstance(new, NewTask)]
-        made = await tasks.create_many(session, valid, actor=actor, max_pending=opened.settings.max_pending_tasks)
+        made = await tasks.create_many(session, valid, actor=actor, open_tasks=opened.open_tasks)
         outcomes = iter(made)
         results = [next(outcomes) if isinstance(new, NewTask) else new for new in news]
         answer = batch_body(results, request_id=request.state.request_id, now=utc_now())
@@ -76,13 +79,17 @@ async def create_batch(request: Request) -> Response:
     return respond(answer)
 
 
-def _new_tasks(items: Sequence[Any], opened: Resources, *, now: datetime) -> list[NewTask | TaskFlowError]:
+def _new_tasks(
+    items: Sequence[Any], opened: Resources, *, now: datetime, may_be_large: bool
+) -> list[NewTask | TaskFlowError]:
     """Return what each item asks for, or what is wrong with it."""
     news: list[NewTask | TaskFlowError] = []
+    max_bytes = opened.settings.max_body_bytes
     for item in items:
         try:
             new = _new_task(NewTaskBody.model_validate(item), opened.registry, now=now)
-            _check_size(new, opened.settings.max_body_bytes)
+            if may_be_large:
+                _check_size(new, max_bytes)
             news.append(new)
         except ValidationError as error:
             news.append(invalid(error.errors(include_url=False, include_input=False)))
