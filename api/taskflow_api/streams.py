@@ -187,15 +187,11 @@ async def task_lines(
                     await write(PING)
 
 
-async def all_events(feed: Feed, listener: Listener, write: Write, *, after: int | None, filters: EventFilter) -> None:
+async def all_events(feed: Feed, listener: Listener, write: Write, *, after: int, filters: EventFilter) -> None:
     """Write what happens to all tasks that the filter reaches. A ping moves the client's Last-Event-ID on, too."""
-    listener.cursor = ANY_ID  # until the start is known, the hub moves nothing
-    started = False
+    listener.cursor = after
     while listener.ended is None:
         try:
-            if not started:
-                listener.cursor = await feed.position() if after is None else after
-                started = True
             rows, listener.cursor = await feed.following(listener.cursor, filters, limit=PAGE)
         except Unavailable:
             await write(await _pause(listener))

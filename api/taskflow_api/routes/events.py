@@ -46,7 +46,9 @@ async def list_events(
     await session.close()
     if streams.is_wanted(request):
         after = query.after if last_id is None else last_id
-        follow = partial(streams.all_events, opened.feed, after=after, filters=filters)
+        # Known before the client reads that its stream is open: what happens from then on belongs to it.
+        start = await opened.feed.position() if after is None else after
+        follow = partial(streams.all_events, opened.feed, after=start, filters=filters)
         return _stream(request, opened, follow, filters)
     return respond(await _page(opened, query, filters))
 
