@@ -132,7 +132,8 @@ def _machine(running: Servers, peers: Path) -> list[str]:
         "machine: compare the ratios, not the figures, with another machine. A Python that was compiled without",
         "optimisations, as pyenv does unless told otherwise, is a third slower than a distribution's.",
         "",
-        f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()} ({platform.python_compiler()}), PostgreSQL {database}, "
+        f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()} "
+        f"({platform.python_compiler()}), PostgreSQL {database}, "
         f"{store.get('server_name', 'redis')} {store.get('valkey_version', store['redis_version'])}.",
         "",
         f"{libraries}; peers: {others}.",
