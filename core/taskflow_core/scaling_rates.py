@@ -1,6 +1,6 @@
 """How fast a pool may move: the windows and rates of the HPA v2, rule for rule. Pure.
 
-Source: kubernetes, pkg/controller/podautoscaler/horizontal.go: stabilizeRecommendationWithBehaviors,
+Source: k8s.io/kubernetes v1.35.4, pkg/controller/podautoscaler/horizontal.go: stabilizeRecommendationWithBehaviors,
 convertDesiredReplicasWithBehaviorRate, calculateScaleUpLimitWithScalingRules, calculateScaleDownLimitWithBehaviors.
 """
 

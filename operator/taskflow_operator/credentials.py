@@ -55,14 +55,14 @@ class CredentialReader:
         self._namespace = namespace
         self._salt = uid.encode()
         self._hashes: dict[tuple[str, str], str] = {}
-        self._spec: Spec | None = None
+        self._generation = 0
         self._doubted: frozenset[str] = frozenset()
         self._made: tuple[Stamp, Credentials] | None = None
 
-    async def read(self, spec: Spec) -> Credentials:
+    async def read(self, spec: Spec, *, generation: int) -> Credentials:
         """Return what the Secrets hold: as they were within FRESH_S, those with mistakes within MENDED_S seconds.
 
-        A spec that changed asks for all of them anew.
+        Another `generation` of the spec asks for all of them anew.
 
         Raises:
             ApiFailure: the API server does not answer, or forbids it.
@@ -70,11 +70,12 @@ class CredentialReader:
         required, optional = secrets_of(spec, "api"), optional_secrets_of(spec, "api")
         keys = {**required, **optional}
         names = sorted({key.name for key in keys.values()})
-        within_s = dict.fromkeys(self._doubted, MENDED_S) if spec == self._spec else dict.fromkeys(names, 0.0)
+        same = generation == self._generation
+        within_s = dict.fromkeys(self._doubted, MENDED_S) if same else dict.fromkeys(names, 0.0)
         asked = [self._secrets.ask(self._namespace, name, within_s=within_s.get(name, FRESH_S)) for name in names]
         found = dict(zip(names, await asyncio.gather(*asked), strict=True))
         stamp = [(variable, key.name, key.key, _version(found[key.name])) for variable, key in keys.items()]
-        self._spec = spec
+        self._generation = generation
         if self._made is None or self._made[0] != stamp:
             self._made = stamp, await self._make(spec, found, keys, set(optional))
         return self._made[1]

@@ -100,7 +100,7 @@ class Reconciler:
         except ValidationError as error:
             await self._write(body, before, invalid_status(before, body["metadata"], error, now=now))
             return WRONG_SPEC_S
-        credentials = await self._reader.read(spec)
+        credentials = await self._reader.read(spec, generation=body["metadata"]["generation"])
         observed = self._look(body, credentials)
         made = plan(observed, spec, now)
         act = bool(made.actions) and not self._acting.locked()  # else when fewer others act: at the next look

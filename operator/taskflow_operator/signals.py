@@ -27,6 +27,7 @@ from taskflow_core.queue import QUEUE_KEY, parse_job_id
 
 TIMEOUT_S = 2.0
 CHECK = ": check that it runs and that the address behind spec.redis.urlSecretRef can be reached from the operator"
+CALLBACKS = Redis().response_callbacks  # half of a client's memory: one for all pools, nobody changes it
 MIN_RUNS = 20  # fewer say too little about the median
 
 
@@ -59,6 +60,8 @@ def connect(redis_url: str) -> Redis:
         health_check_interval=15,
         retry=Retry(NoBackoff(), 0),
     )
+    if client.response_callbacks == CALLBACKS:  # an address may ask for another protocol
+        client.response_callbacks = CALLBACKS
     return client
 
 

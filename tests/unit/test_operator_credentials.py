@@ -69,10 +69,10 @@ def readers(answers: Answers, count: int) -> list[CredentialReader]:
 
 async def test_clusters_that_name_the_same_secrets_read_each_once_between_them(answers: Answers) -> None:
     first, second = readers(answers, 2)
-    made = await asyncio.gather(first.read(spec_of()), second.read(spec_of()))
-    assert await first.read(spec_of()) is made[0], "nothing is reckoned again while nothing changed"
+    made = await asyncio.gather(first.read(spec_of(), generation=1), second.read(spec_of(), generation=1))
+    assert await first.read(spec_of(), generation=1) is made[0], "nothing is reckoned again while nothing changed"
     assert answers.asked == {"postgres": 2, "redis": 2, "jwt": 2}, "a spec that is new asks for itself"
-    await asyncio.gather(*(reader.read(spec_of()) for reader in (first, second) for _ in range(5)))
+    await asyncio.gather(*(reader.read(spec_of(), generation=1) for reader in (first, second) for _ in range(5)))
     assert answers.asked == {"postgres": 2, "redis": 2, "jwt": 2}
     assert made[0].hashes != made[1].hashes, "a hash is salted with the cluster"
 
@@ -81,17 +81,17 @@ async def test_a_rotated_secret_is_seen_when_the_last_read_is_too_old_and_at_onc
     answers: Answers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (reader,) = readers(answers, 1)
-    before = await reader.read(spec_of())
+    before = await reader.read(spec_of(), generation=1)
     answers.held["redis"] = {"url": "redis://other:6379/0"}
-    assert await reader.read(spec_of()) is before
-    changed = await reader.read(spec_of(suspend=True))
+    assert await reader.read(spec_of(), generation=1) is before
+    changed = await reader.read(spec_of(), generation=2)
     assert changed.redis_url == SecretStr("redis://other.shop.svc:6379/0")
     answers.held["redis"] = {"url": "redis://third:6379/0"}
     monkeypatch.setattr(secret_reads, "FRESH_S", 0.0)
     reader = readers(answers, 1)[0]
-    await reader.read(spec_of())
+    await reader.read(spec_of(), generation=1)
     answers.held["redis"] = {"url": "redis://fourth:6379/0"}
-    assert (await reader.read(spec_of())).redis_url == SecretStr("redis://fourth.shop.svc:6379/0")
+    assert (await reader.read(spec_of(), generation=1)).redis_url == SecretStr("redis://fourth.shop.svc:6379/0")
 
 
 async def test_only_the_secret_that_is_wrong_is_read_again_soon(
@@ -100,11 +100,11 @@ async def test_only_the_secret_that_is_wrong_is_read_again_soon(
     monkeypatch.setattr(credentials, "MENDED_S", 0.0)
     del answers.held["jwt"]
     (reader,) = readers(answers, 1)
-    assert (await reader.read(spec_of())).missing == (
+    assert (await reader.read(spec_of(), generation=1)).missing == (
         "Secret jwt does not exist, spec.auth.secretRef names it: make it with the key jwt-secret",
     )
     answers.held["jwt"] = {"jwt-secret": "j" * 40}
-    assert (await reader.read(spec_of())).missing == ()
+    assert (await reader.read(spec_of(), generation=1)).missing == ()
     assert answers.asked == {"postgres": 1, "redis": 1, "jwt": 2}
 
 
@@ -112,6 +112,6 @@ async def test_a_read_that_failed_is_tried_again_by_the_next_look(answers: Answe
     (reader,) = readers(answers, 1)
     answers.fails = True
     with pytest.raises(ApiFailure):
-        await reader.read(spec_of())
+        await reader.read(spec_of(), generation=1)
     answers.fails = False
-    assert (await reader.read(spec_of())).missing == ()
+    assert (await reader.read(spec_of(), generation=1)).missing == ()
