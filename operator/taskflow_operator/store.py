@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 import orjson
@@ -41,9 +42,10 @@ class Entry:
 
 @dataclass(slots=True)
 class Shelf:
-    """The objects of one cluster."""
+    """The objects of one cluster; every change of them has a `version` that the store never used before."""
 
     entries: dict[Key, Entry] = field(default_factory=dict)
+    version: int = 0
 
     def bodies(self) -> Iterator[tuple[Key, Body]]:
         """Yield all objects."""
@@ -57,6 +59,7 @@ class Store:
     def __init__(self) -> None:
         self._clusters: dict[Place, Entry] = {}
         self._shelves: dict[Place, Shelf] = {}
+        self._versions = count(1)
 
     def cluster(self, place: Place) -> Body | None:
         """Return a TaskFlowCluster as it was last seen, or None when there is none."""
@@ -84,6 +87,7 @@ class Store:
         if known is not None and not known.is_older_than(metadata):
             return None
         shelf.entries[key] = _entry(body)
+        shelf.version = next(self._versions)
         return place
 
     def drop(self, body: Body) -> Place | None:
@@ -106,6 +110,7 @@ class Store:
         if shelf is None or known is None or known.uid != uid:
             return None
         del shelf.entries[key]
+        shelf.version = next(self._versions)
         if not shelf.entries and place not in self._clusters:
             del self._shelves[place]
         return place
