@@ -21,7 +21,10 @@ from passlib.context import CryptContext
 
 from taskflow_core.errors import Unavailable
 
-BUSY_S = 10.0  # after a process got no time: so long its hashes are made by who asks
+PATIENCE_S = 3.0  # so long a hash may wait for time that nobody wants, ten times what it takes
+BUSY_S = 10.0  # after it got none: so long it takes a share, a third of what each of the others has
+MOST_S = 30.0
+LAST, SHARE = 19, 5  # niceness
 AUTOGROUP = Path("/proc/self/autogroup")
 
 
@@ -59,13 +62,13 @@ class Hashing:
 
 
 class Hasher:
-    """A process that hashes for one thread at a time; the thread does it when the process gets no time to."""
+    """A process that hashes for one thread at a time; the thread does it when no process can."""
 
-    def __init__(self, *, rounds: int, patience_s: float) -> None:
+    def __init__(self, *, rounds: int) -> None:
         self._rounds = rounds
-        self._patience_s = patience_s
         self._own = Hashing(rounds=rounds)
         self._process: subprocess.Popen[bytes] | None = None
+        self._niceness = LAST
         self._busy_until = 0.0
         self._lock = threading.Lock()
         self._closed = False
@@ -76,11 +79,14 @@ class Hasher:
         Raises:
             Unavailable: it is closed.
         """
-        if time.monotonic() >= self._busy_until:
-            with self._lock:
+        line = orjson.dumps(asked) + b"\n"
+        with self._lock:
+            for niceness, patience_s in ((LAST, PATIENCE_S), (SHARE, MOST_S)):
+                if niceness == LAST and time.monotonic() < self._busy_until:
+                    continue
                 try:
-                    return orjson.loads(self._ask(orjson.dumps(asked) + b"\n"))
-                except (OSError, orjson.JSONDecodeError):  # it died, gets no time, or cannot be started
+                    return orjson.loads(self._ask(line, niceness, patience_s))
+                except (OSError, orjson.JSONDecodeError):  # it died, got no time, or cannot be started
                     self._end()
                     self._busy_until = time.monotonic() + BUSY_S
         if self._closed:
@@ -95,21 +101,24 @@ class Hasher:
         with self._lock:
             self._end()
 
-    def _ask(self, line: bytes) -> bytes:
-        process = self._running()
+    def _ask(self, line: bytes, niceness: int, patience_s: float) -> bytes:
+        process = self._running(niceness)
         to, back = cast("Any", process.stdin), cast("Any", process.stdout)
         to.write(line)
         to.flush()
         with selectors.DefaultSelector() as answered:
             answered.register(back, selectors.EVENT_READ)
-            return cast("bytes", back.readline()) if answered.select(self._patience_s) else b""
+            return cast("bytes", back.readline()) if answered.select(patience_s) else b""
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self, niceness: int) -> "subprocess.Popen[bytes]":
         if self._closed:
             raise OSError("closed")
+        if self._niceness != niceness:
+            self._end()
+            self._niceness = niceness
         if self._process is None:
             self._process = subprocess.Popen(  # noqa: S603 - this very module
-                [sys.executable, "-m", "taskflow_core.hashing", str(self._rounds)],
+                [sys.executable, "-m", "taskflow_core.hashing", str(self._rounds), str(niceness)],
                 env={"PYTHONPATH": os.pathsep.join(sys.path)},  # it needs no secrets
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -127,22 +136,24 @@ class Hasher:
 
 def main() -> None:
     """Answer each line with one."""
-    _step_back()
-    hashing = Hashing(rounds=int(sys.argv[1]))
+    rounds, niceness = map(int, sys.argv[1:])
+    _step_back(niceness)
+    hashing = Hashing(rounds=rounds)
     for line in sys.stdin.buffer:
         answer = hashing.answer(orjson.loads(line))
         sys.stdout.buffer.write(orjson.dumps(answer if isinstance(answer, str) else list(answer)) + b"\n")
         sys.stdout.buffer.flush()
 
 
-def _step_back() -> None:
-    """Take the processor only when nobody else wants it."""
-    os.nice(19)
+def _step_back(niceness: int) -> None:
+    """Leave the processor to others: to all of them, or most of it."""
+    os.nice(niceness)
     if sys.platform == "linux":
-        with suppress(OSError):  # a sandbox may forbid it
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-        with suppress(OSError):  # a kernel need not have it
-            AUTOGROUP.write_text("19")
+        with suppress(OSError):  # a sandbox may forbid it, and a kernel need not group by sessions
+            AUTOGROUP.write_text(str(niceness))
+        if niceness == LAST:
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 if __name__ == "__main__":

@@ -3,21 +3,18 @@
 import asyncio
 import os
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
 from taskflow_core.errors import Unavailable
-from taskflow_core.hashing import Check, Hasher
+from taskflow_core.hashing import Check, Hasher, Hashing
 
 MIN_CHARACTERS = 8
 MAX_CHARACTERS = 128
 MAX_HASHERS = 4
 MAX_WAITING = 64
-# So long a hash of so many rounds, a quarter of a second's work, may wait for time that nobody wants.
-PATIENCE_S, USUAL_ROUNDS = 3.0, 12
-NICENESS = 5  # a third of the share that the loop's thread has when both want the processor
+DEAR_ROUNDS = 10  # a hash of fewer takes no longer than a process does to start
 NOBODY = "the password of an account that does not exist"
 
 
@@ -25,12 +22,13 @@ class Passwords:
     """Hashes and checks passwords. `rounds` is bcrypt's cost: 2^rounds iterations."""
 
     def __init__(self, *, rounds: int) -> None:
-        patience_s = PATIENCE_S * 2 ** (rounds - USUAL_ROUNDS)
-        self._hashers = [Hasher(rounds=rounds, patience_s=patience_s) for _ in range(_at_once())]
+        threads = _at_once()
+        self._own = Hashing(rounds=rounds)
+        self._hashers = [Hasher(rounds=rounds) for _ in range(threads if rounds >= DEAR_ROUNDS else 0)]
         self._idle: SimpleQueue[Hasher] = SimpleQueue()
         for hasher in self._hashers:
             self._idle.put(hasher)
-        self._pool = ThreadPoolExecutor(len(self._hashers), thread_name_prefix="passwords", initializer=_step_back)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
         self._waiting = 0
         self._nobody = self._pool.submit(self._ask, NOBODY)
 
@@ -68,6 +66,8 @@ class Passwords:
             self._waiting -= 1
 
     def _ask(self, *asked: str) -> Any:
+        if not self._hashers:
+            return self._own.answer(asked)
         hasher = self._idle.get_nowait()  # there are as many as threads
         try:
             return hasher.answer(asked)
@@ -79,9 +79,3 @@ def _at_once() -> int:
     """Return how many hashes are made at once: one processor is left to the requests."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(MAX_HASHERS, max(1, cores - 1))
-
-
-def _step_back() -> None:
-    """Give the calling thread a lower priority: requests must not wait for hashing."""
-    if sys.platform == "linux":  # where a thread has a priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import bcrypt
 import pytest
 from argon2 import PasswordHasher
 
-from taskflow_core import passwords
+from taskflow_core import hashing, passwords
 from taskflow_core.errors import Unavailable
-from taskflow_core.hashing import Check, Hasher
+from taskflow_core.hashing import LAST, SHARE, Check, Hasher
 from taskflow_core.passwords import Passwords
 
 
@@ -82,8 +83,9 @@ async def test_too_many_at_once_are_turned_away_and_room_comes_back(
 
 
 @pytest.fixture
-def hasher() -> Iterator[Hasher]:
-    hasher = Hasher(rounds=4, patience_s=60)
+def hasher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hasher]:
+    monkeypatch.setattr(hashing, "PATIENCE_S", 60.0)
+    hasher = Hasher(rounds=4)
     yield hasher
     hasher.close()
 
@@ -107,21 +109,48 @@ def test_a_process_of_its_own_hashes_at_the_lowest_priority_and_knows_no_secrets
 
 
 @pytest.mark.parametrize("fate", [signal.SIGKILL, signal.SIGSTOP])
-def test_who_asks_hashes_alone_when_the_process_cannot_and_later_has_another(
+def test_a_process_that_dies_or_gets_no_time_is_replaced_by_one_with_a_share(
     hasher: Hasher, monkeypatch: pytest.MonkeyPatch, fate: signal.Signals
 ) -> None:
     others = children()
     stored = hasher.answer(["correct horse"])
     (pid,) = children() - others
     os.kill(pid, fate)
-    monkeypatch.setattr(hasher, "_patience_s", 0.01)
-    assert hasher.answer(["correct horse", stored]) == Check(True)
-    assert hasher.answer(["wrong horse", stored]) == Check(False)
-    assert children() == others
-    monkeypatch.undo()
+    monkeypatch.setattr(hashing, "PATIENCE_S", 0.01)
+    assert hasher.answer(["correct horse", stored]) == [True, None]
+    (other,) = children() - others
+    assert os.getpriority(os.PRIO_PROCESS, other) == SHARE
+    monkeypatch.setattr(hashing, "PATIENCE_S", 60.0)
+    assert hasher.answer(["wrong horse", stored]) == [False, None]
+    assert children() - others == {other}, "for a while it goes on so"
     monkeypatch.setattr(hasher, "_busy_until", 0.0)
     assert hasher.answer(["correct horse", stored]) == [True, None]
-    assert pid not in children() - others
+    (third,) = children() - others
+    assert os.getpriority(os.PRIO_PROCESS, third) == LAST
+
+
+def test_who_asks_hashes_alone_when_no_process_can_be_started(hasher: Hasher, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = children()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    stored = hasher.answer(["correct horse"])
+    assert hasher.answer(["correct horse", stored]) == Check(True)
+    assert children() == others
+
+
+async def test_a_dear_hash_is_made_by_a_process_and_a_cheap_one_is_not() -> None:
+    others = children()
+    for rounds, processes in ((9, 0), (10, 1)):
+        dear = Passwords(rounds=rounds)
+        stored = await dear.hash("correct horse")
+        assert await dear.check("correct horse", stored) == Check(True)
+        assert min(1, len(all_children() - others)) == processes
+        dear.close()
+
+
+def all_children() -> set[int]:
+    """Return the children of every thread."""
+    listed = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+    return {int(pid) for one in listed for pid in one}
 
 
 def test_a_closed_hasher_answers_nobody_and_starts_nothing(hasher: Hasher) -> None:

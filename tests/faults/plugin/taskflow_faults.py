@@ -46,6 +46,15 @@ async def nap(ctx: Context, payload: Nap) -> Attempt:
     return Attempt(attempt=ctx.attempt)
 
 
+@task_type("TALK")
+async def talk(ctx: Context, payload: Nap) -> Attempt:
+    """Log ten lines a second."""
+    for number in range(round(payload.seconds * 10)):
+        ctx.log.info("talk.said", number=number)
+        await asyncio.sleep(0.1)
+    return Attempt(attempt=ctx.attempt)
+
+
 @task_type("BREAK")
 async def break_(ctx: Context, payload: Break) -> Attempt:
     """Fail until the given attempt."""
