@@ -78,8 +78,11 @@ class OpenTasks:
 
     def _is_due(self, owner_id: UUID, wanted: int, now: float) -> bool:
         standing = self._known.get(owner_id)
+        if standing is None:
+            return True
         # A crowd does not vanish at once: the larger it is, the later it is looked at again.
-        if standing is None or now - standing.looked_at > max(FRESH_S, standing.unfinished / COUNTED_PER_S):
+        patience = min(FULL_FRESH_S, max(FRESH_S, standing.unfinished / COUNTED_PER_S))
+        if now - standing.looked_at > patience:
             return True
         return self._is_refusal(standing, wanted, now)
 

@@ -7,7 +7,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from taskflow_core.errors import FieldProblem, Invalid, UnknownType
+from taskflow_core.errors import FieldProblem, Invalid, TooLarge, UnknownType
 from taskflow_core.handlers import Registry, TaskType
 
 MAX_FIELDS = 50
@@ -37,20 +37,25 @@ def known_type(registry: Registry, name: str, *, prefix: tuple[str, ...] = ()) -
     return kind
 
 
-def checked_payload(kind: TaskType, raw: dict[str, Any], *, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
+def checked_payload(
+    kind: TaskType, raw: dict[str, Any], *, prefix: tuple[str, ...] = (), max_bytes: int | None = None
+) -> dict[str, Any]:
     """Return the payload as its type's model reads it, JSON-compatible; `prefix` is where the request holds it.
 
     Raises:
         Invalid: a field is wrong; names it.
+        TooLarge: its JSON has more than `max_bytes`.
     """
     path = (*prefix, "payload")
     try:
         payload = kind.payload.model_validate(raw).model_dump(mode="json")
-        orjson.dumps(payload)
+        size = len(orjson.dumps(payload))
     except ValidationError as error:
         raise invalid(error.errors(include_url=False, include_input=False), prefix=path) from None
     except TypeError as error:  # an integer that its model read out of a float beyond 64 bits
         raise Invalid("the payload cannot be stored", [FieldProblem(".".join(path), str(error))]) from None
+    if max_bytes is not None and size > max_bytes:
+        raise TooLarge(f"a payload in a batch may hold at most {max_bytes} bytes")
     return payload
 
 

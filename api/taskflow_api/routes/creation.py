@@ -14,14 +14,13 @@ from taskflow_api import waiting
 from taskflow_api.body import read
 from taskflow_api.dependencies import Resources, actor_of, resources_of
 from taskflow_api.direct import Direct
-from taskflow_api.heads import header
 from taskflow_api.idempotency import DESCRIPTION, REPLAYED, key_of
 from taskflow_api.openapi import SECURED, by_header, described, takes
 from taskflow_api.rendering import batch_body, respond, task_body, to_json
 from taskflow_api.schemas.tasks import BatchBody, BatchResult, NewTaskBody, TaskResource
 from taskflow_core import idempotency, tasks
 from taskflow_core.clock import utc_now
-from taskflow_core.errors import TaskFlowError, TooLarge
+from taskflow_core.errors import TaskFlowError
 from taskflow_core.handlers import Registry
 from taskflow_core.idempotency import HEADER, hash_of
 from taskflow_core.inserts import Keyed, TaskRow
@@ -55,9 +54,7 @@ async def create_batch(request: Request) -> Response:
     actor = await actor_of(request, opened)
     key = key_of(request)
     body = await read(request, BatchBody)
-    length = header(request.scope, b"content-length")
-    may_be_large = not length or int(length) > opened.settings.max_body_bytes
-    news = _new_tasks(body.items, opened, now=utc_now(), may_be_large=may_be_large)
+    news = _new_tasks(body.items, opened, now=utc_now())
     async with opened.sessions() as session:
         if key is not None:
             digest = idempotency.hash_of("create tasks", {"items": body.items})
@@ -79,18 +76,13 @@ async def create_batch(request: Request) -> Response:
     return respond(answer)
 
 
-def _new_tasks(
-    items: Sequence[Any], opened: Resources, *, now: datetime, may_be_large: bool
-) -> list[NewTask | TaskFlowError]:
+def _new_tasks(items: Sequence[Any], opened: Resources, *, now: datetime) -> list[NewTask | TaskFlowError]:
     """Return what each item asks for, or what is wrong with it."""
     news: list[NewTask | TaskFlowError] = []
     max_bytes = opened.settings.max_body_bytes
     for item in items:
         try:
-            new = _new_task(NewTaskBody.model_validate(item), opened.registry, now=now)
-            if may_be_large:
-                _check_size(new, max_bytes)
-            news.append(new)
+            news.append(_new_task(NewTaskBody.model_validate(item), opened.registry, now=now, max_bytes=max_bytes))
         except ValidationError as error:
             news.append(invalid(error.errors(include_url=False, include_input=False)))
         except TaskFlowError as error:
@@ -98,16 +90,11 @@ def _new_tasks(
     return news
 
 
-def _check_size(new: NewTask, max_bytes: int) -> None:
-    if len(to_json(new.payload)) > max_bytes:
-        raise TooLarge(f"a payload in a batch may hold at most {max_bytes} bytes")
-
-
-def _new_task(body: NewTaskBody, registry: Registry, *, now: datetime) -> NewTask:
+def _new_task(body: NewTaskBody, registry: Registry, *, now: datetime, max_bytes: int | None = None) -> NewTask:
     kind = known_type(registry, body.type)
     return NewTask(
         type=kind.name,
-        payload=checked_payload(kind, body.payload),
+        payload=checked_payload(kind, body.payload, max_bytes=max_bytes),
         title=body.title,
         queue=body.queue,
         priority=body.priority,
